@@ -1,0 +1,318 @@
+package pgtest
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// A StopMode says how a server is told to stop; see "Shutting Down the Server" in the manual of Postgres.
+type StopMode syscall.Signal
+
+// The modes of Stop.
+const (
+	Smart     = StopMode(syscall.SIGTERM) // waits for all clients to leave
+	Fast      = StopMode(syscall.SIGINT)  // ends the clients' connections
+	Immediate = StopMode(syscall.SIGQUIT) // ends at once and recovers at the next start
+)
+
+var (
+	errMissing = errors.New("postgres is not installed (apt-get install postgresql)")
+	errRunning = errors.New("the server runs already")
+	errStopped = errors.New("the server does not run")
+)
+
+// maxSocketPath is how long the path of a Unix socket may be: sun_path of unix(7) less the NUL.
+const maxSocketPath = 107
+
+// A Cluster is a Postgres server that can be stopped, killed and started again. It commits durably, as Postgres does unless
+// told otherwise. Its methods are not called by two goroutines at once.
+type Cluster struct {
+	dir    string // holds the data and the socket; named in URLs
+	bin    string // where the programs are
+	login  *syscall.Credential
+	server *server // nil while stopped
+}
+
+// A server is one run of the program.
+type server struct {
+	process *os.Process
+	ready   chan struct{} // closed when clients may connect
+	ended   chan struct{} // closed when the server and everything it started are gone
+	log     tail
+}
+
+// create makes a cluster and starts it.
+func create() (c *Cluster, err error) {
+	c = &Cluster{}
+	if c.bin, err = findPrograms(); err != nil {
+		return nil, err
+	}
+	if c.login, err = credential(); err != nil {
+		return nil, err
+	}
+	if c.dir, err = os.MkdirTemp("", "pgtest-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(c.dir)
+		}
+	}()
+	if socket := filepath.Join(c.dir, ".s.PGSQL.5432"); len(socket) > maxSocketPath {
+		return nil, fmt.Errorf("%s: too long for a socket: set TMPDIR to a shorter folder", socket)
+	}
+	// The mount's ordinary users have to reach the socket too.
+	if err := os.Chmod(c.dir, 0o755); err != nil {
+		return nil, err
+	}
+	if c.login != nil {
+		if err := os.Chown(c.dir, int(c.login.Uid), int(c.login.Gid)); err != nil {
+			return nil, err
+		}
+	}
+	// What is lost when the machine crashes while the cluster is made is only a test's: so no sync here.
+	initdb := c.command("initdb", "--pgdata=data", "--no-sync", "--auth=trust", "--username="+Superuser,
+		"--encoding=UTF8", "--locale=C")
+	if out, err := initdb.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("initdb in %s: %w\n%s", c.dir, err, out)
+	}
+	return c, c.Start()
+}
+
+// findPrograms returns the folder of the newest Postgres. Debian keeps the programs out of PATH.
+func findPrograms() (string, error) {
+	type version struct {
+		number int
+		dir    string
+	}
+	var found []version
+	for _, path := range glob("/usr/lib/postgresql/*/bin/initdb") {
+		dir := filepath.Dir(path)
+		if n, err := strconv.Atoi(filepath.Base(filepath.Dir(dir))); err == nil {
+			found = append(found, version{n, dir})
+		}
+	}
+	if len(found) > 0 {
+		return slices.MaxFunc(found, func(a, b version) int { return a.number - b.number }).dir, nil
+	}
+	if out, err := exec.Command("pg_config", "--bindir").Output(); err == nil {
+		dir := strings.TrimSpace(string(out))
+		if _, err := os.Stat(filepath.Join(dir, "initdb")); err == nil {
+			return dir, nil
+		}
+	}
+	if path, err := exec.LookPath("initdb"); err == nil {
+		return filepath.Dir(path), nil
+	}
+	return "", errMissing
+}
+
+func glob(pattern string) []string {
+	paths, err := filepath.Glob(pattern)
+	if err != nil {
+		panic(err) // the pattern is wrong
+	}
+	return paths
+}
+
+// credential is whom the server runs as: the package's system user if we are root, as which Postgres refuses to run, and
+// otherwise ourselves.
+func credential() (*syscall.Credential, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	u, err := user.Lookup("postgres")
+	if err != nil {
+		return nil, fmt.Errorf("postgres does not run as root: %w", err)
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	if err != nil {
+		return nil, err
+	}
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
+}
+
+// command runs one of Postgres's programs in the cluster's folder, as the cluster's user.
+func (c *Cluster) command(program string, args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(c.bin, program), args...)
+	cmd.Dir = c.dir
+	cmd.Env = []string{"PATH=" + c.bin + ":/usr/bin:/bin", "LC_ALL=C", "TZ=UTC"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.login}
+	return cmd
+}
+
+// URL is the address of a database of the cluster, with the superuser's login. It stays the same over restarts.
+func (c *Cluster) URL(database string) string {
+	return databaseURL(database, url.Values{"host": {c.dir}, "user": {Superuser}})
+}
+
+// databaseURL puts an address together. In it %20 is a space and + is a plus, unlike in an address of the web.
+func databaseURL(database string, parameters url.Values) string {
+	u := url.URL{Scheme: "postgres", Path: "/" + database}
+	u.RawQuery = strings.ReplaceAll(parameters.Encode(), "+", "%20")
+	return u.String()
+}
+
+// Start starts the server and waits until it takes connections.
+func (c *Cluster) Start() error {
+	if c.server != nil {
+		return fmt.Errorf("start postgres in %s: %w", c.dir, errRunning)
+	}
+	cmd := c.command("postgres", "-D", "data",
+		"-c", "listen_addresses=",
+		"-c", "unix_socket_directories="+c.dir,
+		"-c", "shared_buffers=256MB",
+		"-c", "max_connections=100",
+		"-c", "logging_collector=off")
+	s := &server{ready: make(chan struct{}), ended: make(chan struct{})}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	cmd.Stderr = w
+	started := make(chan error)
+	go func() {
+		defer close(s.ended)
+		defer r.Close()
+		// The kernel sends the signal when the thread that started the server ends (PR_SET_PDEATHSIG of prctl(2)),
+		// so that thread has to be ours until then.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		cmd.SysProcAttr.Pdeathsig = syscall.Signal(Immediate)
+		// A terminal's Ctrl-C is for the tests, which then stop the server.
+		cmd.SysProcAttr.Setpgid = true
+		err := cmd.Start()
+		w.Close()
+		if err == nil {
+			s.process = cmd.Process
+		}
+		started <- err
+		if err != nil {
+			return
+		}
+		// All processes of the server hold the pipe's other end, so reading ends when the last of them has: only
+		// then can a server that was killed be started again.
+		s.read(r)
+		_ = cmd.Wait() // it was told to end, by whatever signal
+	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("start postgres: %w", err)
+	}
+	timeout := time.NewTimer(deadline)
+	defer timeout.Stop()
+	select {
+	case <-s.ready:
+		c.server = s
+		return nil
+	case <-s.ended:
+		return fmt.Errorf("postgres in %s did not start:\n%s", c.dir, s.log.String())
+	case <-timeout.C:
+		_ = s.process.Kill() // it may just have ended
+		<-s.ended
+		return fmt.Errorf("postgres in %s did not start within %v:\n%s", c.dir, deadline, s.log.String())
+	}
+}
+
+// read follows the server's log to its end.
+func (s *server) read(log io.Reader) {
+	lines := bufio.NewReader(log)
+	ready := false
+	for {
+		line, err := lines.ReadString('\n')
+		s.log.add(line)
+		if !ready && strings.Contains(line, "database system is ready to accept connections") {
+			ready = true
+			close(s.ready)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// Stop stops the server and waits until it is gone.
+func (c *Cluster) Stop(mode StopMode) error {
+	return c.end(syscall.Signal(mode))
+}
+
+// Kill ends the server as a crash does. It may be started again.
+func (c *Cluster) Kill() error {
+	return c.end(syscall.SIGKILL)
+}
+
+// Restart stops the server, ending its clients' connections, and starts it.
+func (c *Cluster) Restart() error {
+	if err := c.Stop(Fast); err != nil {
+		return err
+	}
+	return c.Start()
+}
+
+func (c *Cluster) end(signal syscall.Signal) error {
+	s := c.server
+	if s == nil {
+		return fmt.Errorf("stop postgres in %s: %w", c.dir, errStopped)
+	}
+	if err := s.process.Signal(signal); err != nil {
+		return fmt.Errorf("stop postgres in %s: %w", c.dir, err)
+	}
+	timeout := time.NewTimer(deadline)
+	defer timeout.Stop()
+	select {
+	case <-s.ended:
+		c.server = nil
+		return nil
+	case <-timeout.C:
+		return fmt.Errorf("postgres in %s did not stop within %v of %v:\n%s", c.dir, deadline, signal, s.log.String())
+	}
+}
+
+// remove stops the server, if it runs, and takes the cluster away.
+func (c *Cluster) remove() error {
+	if c.server != nil {
+		if err := c.Stop(Immediate); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(c.dir)
+}
+
+// A tail keeps the last lines of a log.
+type tail struct {
+	mu    sync.Mutex // guards lines
+	lines []string
+}
+
+const tailLines = 200
+
+func (t *tail) add(line string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.lines = append(t.lines, line); len(t.lines) > tailLines {
+		t.lines = slices.Delete(t.lines, 0, len(t.lines)-tailLines)
+	}
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.Join(t.lines, "")
+}
