@@ -69,7 +69,7 @@ func create() (c *Cluster, err error) {
 	}
 	defer func() {
 		if err != nil {
-			os.RemoveAll(c.dir)
+			_ = os.RemoveAll(c.dir) // the first error counts
 		}
 	}()
 	if socket := filepath.Join(c.dir, ".s.PGSQL.5432"); len(socket) > maxSocketPath {

@@ -1,0 +1,204 @@
+# What one does with mediafs while working on it. `make help` lists it all.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI         := bin/golangci-lint-$(GOLANGCI_VERSION)
+
+# How long each fuzz target runs.
+FUZZTIME ?= 30s
+
+# The folder store that `make run` makes, and whose drives it mounts.
+STORE := var/store
+USERS := alice bob
+
+# What has to be on the machine, each as what:packages. "what" is a command or a file (a pattern, from /), and the packages are
+# those of Debian that bring it.
+RUN_NEEDS  := fusermount3:fuse3 /etc/ssl/certs/ca-certificates.crt:ca-certificates
+# The race detector is linked in C. The rest are the programs that the tests use a drive with.
+TEST_NEEDS := $(RUN_NEEDS) gcc:gcc,libc6-dev /usr/lib/postgresql/*/bin/initdb:postgresql rsync:rsync git:git sqlite3:sqlite3 \
+	setfattr:attr unzip:unzip zip:zip
+
+.PHONY: help
+help: ## list what can be made
+	@echo 'make ...'
+	sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r target what; do
+		printf '  %-12s %s\n' "$$target" "$$what"
+	done
+
+# install brings what of a list of needs is missing.
+define install
+missing=()
+for need in $(1); do
+	what=$${need%%:*}
+	packages=$${need#*:}
+	if [[ $$what == /* ]]; then compgen -G "$$what" >/dev/null && continue
+	else command -v "$$what" >/dev/null && continue
+	fi
+	missing+=($${packages//,/ })
+done
+if (( $${#missing[@]} )); then
+	if ! command -v apt-get >/dev/null; then
+		echo "missing here: $${missing[*]} (names of Debian packages): install them with this system's package manager" >&2
+		exit 1
+	fi
+	as_root=(env)
+	if (( EUID != 0 )); then
+		as_root=(sudo env)
+		if ! command -v sudo >/dev/null; then
+			echo "missing here: $${missing[*]}. As root: apt-get install $${missing[*]}" >&2
+			exit 1
+		fi
+	fi
+	echo "installing $${missing[*]}"
+	# Debian starts a server of its own with postgresql unless this is set; the tests bring theirs.
+	no_server=/etc/postgresql-common/createcluster.d/mediafs.conf
+	if [[ " $${missing[*]} " == *' postgresql '* ]]; then
+		"$${as_root[@]}" mkdir -p "$${no_server%/*}"
+		echo 'create_main_cluster = off' | "$${as_root[@]}" tee "$$no_server" >/dev/null
+	fi
+	get() { "$${as_root[@]}" DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "$${missing[@]}"; }
+	if ! get; then
+		echo 'the lists of packages may be missing or old: fetching them'
+		"$${as_root[@]}" apt-get -q update
+		get
+	fi
+	"$${as_root[@]}" rm -f "$$no_server"
+fi
+endef
+
+.PHONY: deps
+deps: ## install what building and mounting needs (fuse3)
+	@$(call install,$(RUN_NEEDS))
+
+.PHONY: test-deps
+test-deps: ## install what the tests need (Postgres, the programs that they use a drive with)
+	@$(call install,$(TEST_NEEDS))
+
+.PHONY: build
+build: ## build bin/mediafs
+	go build -o bin/mediafs ./cmd/mediafs
+
+.PHONY: run
+run: deps build ## mount alice's drive of a sample store at var/mnt/alice
+	@mkdir -p var/mnt
+	bin/mediafs init --store $(STORE) >/dev/null
+	for user in $(USERS); do
+		token=var/$$user.token
+		[[ -s $$token ]] && continue
+		# A user whose token was lost gets a new one.
+		verb=add
+		if bin/mediafs user list --store $(STORE) | grep -w "$$user" >/dev/null; then verb=token; fi
+		(umask 077; bin/mediafs user $$verb --store $(STORE) "$$user" >"$$token.new")
+		mv "$$token.new" "$$token"
+	done
+	mountpoint=var/mnt/alice
+	# A drive whose program was killed is still in the mount table but can't be used.
+	if [[ ! -d $$mountpoint ]] && grep -qF "/$$mountpoint fuse.mediafs " /proc/mounts; then
+		bin/mediafs umount "$$mountpoint"
+	fi
+	mkdir -p "$$mountpoint"
+	if mountpoint -q "$$mountpoint"; then
+		echo "alice's drive is mounted already at $$mountpoint"
+	else
+		bin/mediafs mount --store $(STORE) --token-file var/alice.token --daemon "$$mountpoint"
+	fi
+	cat <<-END
+
+		Try:
+		  cp -a docs $$mountpoint/            copy something in
+		  ls -l $$mountpoint                  look at it
+		  ls -l $(STORE)                    the same, as plain files
+		  bin/mediafs status                     what is mounted
+
+		  mkdir -p var/mnt/bob                   the other user: a drive of his own
+		  bin/mediafs mount --store $(STORE) --token-file var/bob.token --daemon var/mnt/bob
+
+		  make stop                              unmount
+	END
+
+.PHONY: stop
+stop: ## unmount what is mounted under var/mnt
+	@mounted=$$(awk -v under="$(CURDIR)/var/mnt/" '$$3 == "fuse.mediafs" && index($$2, under) == 1 {print $$2}' /proc/mounts)
+	for mountpoint in $$mounted; do
+		bin/mediafs umount "$$mountpoint"
+	done
+
+# Runs a command with all temporary files in one folder, then takes that folder away and fails if anything was left in it, or
+# a mount or a process of the tests'. $(1): the command.
+define leaving_nothing
+tmp=$$(mktemp -d /tmp/mediafs-test.XXXXXX)
+chmod 755 "$$tmp"
+mounts() { awk -v under="$$tmp/" '$$3 == "fuse.mediafs" && index($$2, under) == 1 {print $$2}' /proc/mounts; }
+# Processes that were started from the folder, work in it, or carry its name in their environment or arguments.
+processes() {
+	for process in /proc/[0-9]*; do
+		[[ $${process#/proc/} == $$$$ ]] && continue
+		links=$$(readlink "$$process/exe" "$$process/cwd" || :)
+		if [[ $$links == *"$$tmp"* ]] || grep -qsF "$$tmp" "$$process/environ" "$$process/cmdline"; then
+			printf '%s ' "$${process#/proc/}"
+			tr '\0' ' ' <"$$process/cmdline" || :
+			echo
+		fi
+	done 2>/dev/null
+}
+clear_away() {
+	mounts | while read -r mountpoint; do umount -l "$$mountpoint" || fusermount3 -uz "$$mountpoint" || :; done
+	processes | while read -r process _; do kill -9 "$$process" || :; done
+	rm -rf --one-file-system "$$tmp"
+}
+trap clear_away EXIT
+failed=0
+TMPDIR=$$tmp $(1) || failed=$$?
+left=$$(mounts; processes; find "$$tmp" -mindepth 1 -maxdepth 1)
+if [[ -n $$left ]]; then
+	printf 'the tests left behind:\n%s\n' "$$left" >&2
+	failed=1
+fi
+exit $$failed
+endef
+
+.PHONY: test
+test: test-deps ## run all tests with the race detector, on a Postgres of their own, and leave nothing behind
+	@$(call leaving_nothing,go test -race -count=1 -timeout 8m ./...)
+
+.PHONY: integration
+integration: test-deps ## run the tests of the built and mounted program alone, and say what each does
+	@$(call leaving_nothing,go test -race -count=1 -timeout 8m -v ./integration/...)
+
+.PHONY: bench
+bench: test-deps ## run the benchmarks
+	@$(call leaving_nothing,go test -run '^$$' -bench . -benchmem ./...)
+
+.PHONY: fuzz
+fuzz: test-deps ## run each fuzz target for FUZZTIME (30s)
+	@for package in $$(go list ./...); do
+		for target in $$(go test -list '^Fuzz' "$$package" | grep '^Fuzz' || :); do
+			echo "$$package $$target"
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package"
+		done
+	done
+
+.PHONY: lint
+lint: $(GOLANGCI) ## check form, dependencies and the import direction
+	@unformatted=$$(gofmt -l auth blobstore cmd fusefs integration)
+	if [[ -n $$unformatted ]]; then
+		printf 'not as gofmt writes it:\n%s\n' "$$unformatted" >&2
+		exit 1
+	fi
+	go vet ./...
+	go mod tidy -diff
+	go mod verify
+	$(GOLANGCI) run
+
+$(GOLANGCI):
+	@mkdir -p bin
+	GOBIN=$(CURDIR)/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	mv bin/golangci-lint $@
+
+.PHONY: clean
+clean: stop ## take away what was built and the sample store
+	@rm -rf --one-file-system bin var
