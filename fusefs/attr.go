@@ -1,0 +1,85 @@
+package fusefs
+
+import (
+	"math"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"mediafs/blobstore"
+)
+
+// GetAttr answers stat(2). A handle that comes with it adds nothing: a node that is open is there.
+func (fs *filesystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	r := fs.beginWaiting("getattr", &in.InHeader, cancel)
+	attr, err := fs.drive.Attr(r.ctx, inoOf(in.NodeId))
+	if err != nil {
+		return r.endNode(err)
+	}
+	fs.fillAttr(out, &attr)
+	return r.end(nil)
+}
+
+// SetAttr answers chmod(2), chown(2), truncate(2) and utimensat(2).
+func (fs *filesystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	r, err := fs.beginChange("setattr", in.NodeId)
+	if err != nil {
+		return r.end(err)
+	}
+	change, err := fs.attrChange(in)
+	if err != nil {
+		return r.end(err)
+	}
+	ino := inoOf(in.NodeId)
+	attr, err := fs.drive.SetAttr(r.ctx, ino, change)
+	if err != nil {
+		return r.endNode(err)
+	}
+	fs.seenMode(ino, attr.Mode)
+	fs.fillAttr(out, &attr)
+	return r.end(nil)
+}
+
+// attrChange decodes struct fuse_setattr_in of linux/fuse.h.
+func (fs *filesystem) attrChange(in *fuse.SetAttrIn) (blobstore.AttrChange, error) {
+	var c blobstore.AttrChange
+	if mode, ok := in.GetMode(); ok {
+		c.Set |= blobstore.SetMode
+		c.Mode = mode
+	}
+	if uid, ok := in.GetUID(); ok {
+		c.Set |= blobstore.SetUID
+		c.UID = fs.ids.uid(uid)
+	}
+	if gid, ok := in.GetGID(); ok {
+		c.Set |= blobstore.SetGID
+		c.GID = fs.ids.gid(gid)
+	}
+	if size, ok := in.GetSize(); ok {
+		if size > math.MaxInt64 {
+			return c, blobstore.ErrTooLarge
+		}
+		c.Set |= blobstore.SetSize
+		c.Size = int64(size)
+	}
+	now := time.Now().UnixNano()
+	if in.Valid&fuse.FATTR_ATIME != 0 {
+		c.Set |= blobstore.SetAtime
+		c.AtimeNs = now
+		if in.Valid&fuse.FATTR_ATIME_NOW == 0 {
+			c.AtimeNs = joinTime(in.Atime, in.Atimensec)
+		}
+	}
+	if in.Valid&fuse.FATTR_MTIME != 0 {
+		c.Set |= blobstore.SetMtime
+		c.MtimeNs = now
+		if in.Valid&fuse.FATTR_MTIME_NOW == 0 {
+			c.MtimeNs = joinTime(in.Mtime, in.Mtimensec)
+		}
+	}
+	// A new owner takes the bits away whoever gives it (chown_common of fs/open.c); drives leave folders alone.
+	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 || c.Set&(blobstore.SetUID|blobstore.SetGID) != 0 {
+		c.Set |= blobstore.SetKillPriv
+	}
+	return c, nil
+}

@@ -1,0 +1,110 @@
+package fusefs
+
+import (
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"mediafs/blobstore"
+)
+
+// filesystem answers the kernel's requests out of a drive. Its exported methods are those of fuse.RawFileSystem, spread over the
+// files of this package by what they are about. What it does not have, the embedded default refuses with ENOSYS, which the
+// kernel remembers: file locks it then keeps itself, access(2) it answers itself from modes and owners, O_TMPFILE is EOPNOTSUPP,
+// ioctl ENOTTY.
+type filesystem struct {
+	fuse.RawFileSystem
+
+	drive    blobstore.Drive
+	ids      ids
+	timeout  time.Duration
+	readOnly bool
+	log      *slog.Logger
+	frozen   atomic.Bool // being unmounted while in use: what is open may be read, no more
+	handles  handles
+	watchers sync.WaitGroup // goroutines of interruptible
+
+	requests, faults        atomic.Uint64
+	bytesRead, bytesWritten atomic.Uint64
+
+	notesMu sync.Mutex
+	notes   []string // guarded by notesMu
+}
+
+func newFilesystem(drive blobstore.Drive, o Options) *filesystem {
+	return &filesystem{
+		RawFileSystem: fuse.NewDefaultRawFileSystem(),
+		drive:         drive,
+		ids:           newIDs(drive),
+		timeout:       o.Timeout,
+		readOnly:      o.ReadOnly,
+		log:           o.Logger,
+		handles:       newHandles(),
+	}
+}
+
+// String is the name of the file system in go-fuse's messages.
+func (fs *filesystem) String() string { return typeName }
+
+// Init is called once the kernel has said what it can do.
+func (fs *filesystem) Init(server *fuse.Server) {
+	fs.handles.passthrough.init(server, fs.note)
+}
+
+// stop closes what is still open. The kernel sends nothing any more.
+func (fs *filesystem) stop() {
+	fs.watchers.Wait()
+	for _, err := range fs.handles.closeAll() {
+		fs.log.Error("close at unmount", "drive", fs.drive.ID(), "error", err)
+	}
+}
+
+// StatFs answers statfs(2). The figures are the drive's; they come from its memory.
+func (fs *filesystem) StatFs(cancel <-chan struct{}, header *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	r := fs.beginWaiting("statfs", header, cancel)
+	usage, err := fs.drive.Usage(r.ctx)
+	if err != nil {
+		return r.end(err)
+	}
+	out.Bsize = blobstore.BlockSize
+	out.Frsize = blobstore.BlockSize
+	out.Blocks = uint64(max(0, usage.TotalBytes)) / blobstore.BlockSize
+	out.Bfree = uint64(max(0, usage.FreeBytes)) / blobstore.BlockSize
+	out.Bavail = out.Bfree
+	out.Files = uint64(max(0, usage.TotalFiles))
+	out.Ffree = uint64(max(0, usage.FreeFiles))
+	out.NameLen = blobstore.MaxNameLen
+	return r.end(nil)
+}
+
+func (fs *filesystem) stats() Stats {
+	return Stats{
+		Requests:     fs.requests.Load(),
+		Errors:       fs.faults.Load(),
+		OpenHandles:  fs.handles.open(),
+		BytesRead:    fs.bytesRead.Load(),
+		BytesWritten: fs.bytesWritten.Load(),
+		Passthrough:  fs.handles.passthrough.used.Load(),
+	}
+}
+
+// note keeps a sentence for Mount.Notes, once, and logs it.
+func (fs *filesystem) note(sentence string) {
+	fs.notesMu.Lock()
+	defer fs.notesMu.Unlock()
+	if slices.Contains(fs.notes, sentence) {
+		return
+	}
+	fs.notes = append(fs.notes, sentence)
+	fs.log.Warn(sentence)
+}
+
+func (fs *filesystem) noted() []string {
+	fs.notesMu.Lock()
+	defer fs.notesMu.Unlock()
+	return slices.Clone(fs.notes)
+}

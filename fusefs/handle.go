@@ -1,0 +1,192 @@
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"mediafs/blobstore"
+)
+
+// handles are the files and folders that the kernel has open. A handle is a number that is never used again, so a made-up or
+// outdated one leads to nothing.
+type handles struct {
+	passthrough passthrough
+
+	mu    sync.RWMutex
+	last  uint64                      // guarded by mu, as the rest
+	files map[uint64]*openFile        // by handle
+	dirs  map[uint64]*openDir         // by handle
+	nodes map[blobstore.Ino]*openNode // of files
+}
+
+// openFile is one open regular file.
+type openFile struct {
+	file     blobstore.File
+	node     *openNode
+	writable bool
+}
+
+// openDir is one open folder.
+type openDir struct {
+	mu  sync.Mutex // held while dir is used: a Dir is not for two goroutines at once
+	dir blobstore.Dir
+	ino blobstore.Ino
+}
+
+// openNode is what all open files of one node have in common.
+type openNode struct {
+	ino     blobstore.Ino
+	opens   int   // guarded by handles.mu
+	backing int32 // what the kernel calls the file it reads and writes itself; 0: none; fixed while the node is open
+	made    bool  // through this mount, by the first of its opens
+
+	labelled atomic.Bool  // somebody gave it a security.capability
+	plain    atomic.Int64 // when it was last seen without bits to clear (privileges.go), in nanoseconds since start; 0: never
+}
+
+func newHandles() handles {
+	return handles{
+		files: make(map[uint64]*openFile),
+		dirs:  make(map[uint64]*openDir),
+		nodes: make(map[blobstore.Ino]*openNode),
+	}
+}
+
+// addFile gives an open file its handle. made says that the node is new.
+func (h *handles) addFile(attr *blobstore.Attr, file blobstore.File, writable, made bool) (uint64, *openNode) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	node := h.nodes[attr.Ino]
+	if node == nil {
+		node = &openNode{ino: attr.Ino, made: made, backing: h.passthrough.register(file, attr)}
+		if made && !hasPrivileges(attr.Mode) {
+			node.plain.Store(sinceStart())
+		}
+		h.nodes[attr.Ino] = node
+	}
+	node.opens++
+	h.last++
+	h.files[h.last] = &openFile{file: file, node: node, writable: writable}
+	return h.last, node
+}
+
+// removeFile takes a handle back and closes its file.
+func (h *handles) removeFile(handle uint64, ino blobstore.Ino) error {
+	h.mu.Lock()
+	f := h.files[handle]
+	if f == nil || f.node.ino != ino {
+		h.mu.Unlock()
+		return errBadHandle
+	}
+	delete(h.files, handle)
+	f.node.opens--
+	if f.node.opens == 0 {
+		delete(h.nodes, ino)
+		h.passthrough.unregister(f.node.backing)
+	}
+	h.mu.Unlock()
+	return f.file.Close()
+}
+
+// file finds an open file of a node.
+func (h *handles) file(handle uint64, ino blobstore.Ino) (*openFile, error) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	f := h.files[handle]
+	if f == nil || f.node.ino != ino {
+		return nil, errBadHandle
+	}
+	return f, nil
+}
+
+// node finds what is known of a node that is open; nil if it is not.
+func (h *handles) node(ino blobstore.Ino) *openNode {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.nodes[ino]
+}
+
+func (h *handles) addDir(ino blobstore.Ino, dir blobstore.Dir) uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.last++
+	h.dirs[h.last] = &openDir{dir: dir, ino: ino}
+	return h.last
+}
+
+func (h *handles) removeDir(handle uint64, ino blobstore.Ino) error {
+	h.mu.Lock()
+	d := h.dirs[handle]
+	if d == nil || d.ino != ino {
+		h.mu.Unlock()
+		return errBadHandle
+	}
+	delete(h.dirs, handle)
+	h.mu.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.dir.Close()
+}
+
+func (h *handles) dir(handle uint64, ino blobstore.Ino) (*openDir, error) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	d := h.dirs[handle]
+	if d == nil || d.ino != ino {
+		return nil, errBadHandle
+	}
+	return d, nil
+}
+
+func (h *handles) open() int {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return len(h.files) + len(h.dirs)
+}
+
+// sync makes durable what was written to open files.
+func (h *handles) sync(ctx context.Context) error {
+	h.mu.RLock()
+	var writable []*openFile
+	for _, f := range h.files {
+		if f.writable {
+			writable = append(writable, f)
+		}
+	}
+	h.mu.RUnlock()
+	var errs []error
+	for _, f := range writable {
+		errs = append(errs, f.file.Sync(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// closeAll closes what is left open when the kernel has gone, and returns what failed.
+func (h *handles) closeAll() []error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var errs []error
+	for _, f := range h.files {
+		if err := f.file.Close(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for _, d := range h.dirs {
+		if err := d.dir.Close(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	// The kernel has dropped its backing files with the connection.
+	clear(h.files)
+	clear(h.dirs)
+	clear(h.nodes)
+	return errs
+}
+
+// sinceStart is a clock that never goes back.
+func sinceStart() int64 { return int64(time.Since(start)) + 1 }
+
+var start = time.Now()

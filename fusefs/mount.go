@@ -1,0 +1,171 @@
+// Package fusefs shows a blobstore.Drive to the kernel as a file system.
+//
+// A request travels one straight way: the kernel asks, a method of the type filesystem decodes what it asks, calls one
+// method of the drive and encodes the answer. There is no tree here: the kernel knows nodes by the drive's own numbers
+// (nodeid.go), and so memory does not grow with the number of nodes that it has seen. What is kept is what is open (handle.go).
+//
+// The kernel checks modes and owners itself (default_permissions), keeps file locks itself, and remembers names and attributes
+// for as long as cache.go says. Every request has a deadline (request.go), every error one errno (errno.go).
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"mediafs/blobstore"
+)
+
+// Options say how a drive is mounted.
+type Options struct {
+	Mountpoint string        // an empty folder
+	FSName     string        // the first column of df(1), for example "mediafs:alice"
+	AllowOther bool          // let other users of this machine in, as far as modes and owners allow
+	ReadOnly   bool          // refuse every change
+	Timeout    time.Duration // deadline of each operation; 0: 30 s
+	Logger     *slog.Logger  // nil: nothing is logged
+}
+
+const (
+	typeName       = "mediafs" // the kernel shows it as fuse.mediafs
+	defaultTimeout = 30 * time.Second
+
+	maxRequest    = 1 << 20  // bytes of one READ or WRITE; the most that the kernel takes by default (fs.fuse.max_pages_limit)
+	maxBackground = 64       // requests for read-ahead and write-back that the kernel has under way
+	maxInflight   = 64 << 20 // bytes of requests that are read from the kernel and not yet answered
+)
+
+// A Mount is a drive attached to a folder.
+type Mount struct {
+	fs         *filesystem
+	server     *fuse.Server
+	mountpoint string // absolute
+	device     uint64 // st_dev of everything in the mount
+	direct     bool   // mount(2) and umount(2) ourselves, without fusermount3
+	done       chan struct{}
+	unmounting sync.Mutex // one Unmount at a time
+}
+
+// New mounts the drive and serves it; it returns when the mount answers. The drive stays the caller's, who closes it when
+// Done is closed.
+func New(drive blobstore.Drive, o Options) (*Mount, error) {
+	if o.Timeout == 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	mountpoint, err := filepath.Abs(o.Mountpoint)
+	if err != nil {
+		return nil, fmt.Errorf("mountpoint %s: %w", o.Mountpoint, err)
+	}
+	privileged := os.Geteuid() == 0
+	if err := checkMounter(privileged); err != nil {
+		return nil, fmt.Errorf("mountpoint %s: %w", mountpoint, err)
+	}
+	if err := checkMountpoint(mountpoint); err != nil {
+		return nil, fmt.Errorf("mountpoint %s: %w", mountpoint, err)
+	}
+
+	fs := newFilesystem(drive, o)
+	m := &Mount{fs: fs, mountpoint: mountpoint, direct: privileged, done: make(chan struct{})}
+	if o.AllowOther && !privileged {
+		if err := userAllowOther(fuseConf); err != nil {
+			o.AllowOther = false
+			fs.note("other users are not let in: " + err.Error())
+		}
+	}
+	m.server, err = fuse.NewServer(fs, mountpoint, mountOptions(o, privileged))
+	if err != nil {
+		return nil, fmt.Errorf("mountpoint %s: %w", mountpoint, mountError(err, privileged))
+	}
+	go m.serve()
+	if err := m.answering(); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), o.Timeout)
+		defer cancel()
+		return nil, fmt.Errorf("mountpoint %s: %w", mountpoint, errors.Join(err, m.Unmount(ctx)))
+	}
+	return m, nil
+}
+
+// mountOptions are what go-fuse is to tell the kernel.
+func mountOptions(o Options, privileged bool) *fuse.MountOptions {
+	options := &fuse.MountOptions{
+		FsName:                  o.FSName,
+		Name:                    typeName,
+		AllowOther:              o.AllowOther,
+		Options:                 []string{"default_permissions"},
+		MaxWrite:                maxRequest,
+		MaxBackground:           maxBackground,
+		MaxInflightRequestBytes: maxInflight,
+		Logger:                  slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
+		// A symbolic link's target never changes, and its number is never another node's.
+		EnableSymlinkCaching: true,
+		// On top of ASYNC_READ, AUTO_INVAL_DATA, PARALLEL_DIROPS and READDIRPLUS, which go-fuse asks for.
+		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_ASYNC_DIO |
+			// Otherwise the kernel asks for security.capability before each write. In return set-user-ID
+			// bits are ours to clear: see privileges.go.
+			fuse.CAP_HANDLE_KILLPRIV_V2,
+		DirectMountStrict: privileged,
+	}
+	if privileged {
+		options.DirectMountFlags = unix.MS_NOSUID | unix.MS_NODEV
+		if o.ReadOnly {
+			options.DirectMountFlags |= unix.MS_RDONLY
+		}
+	} else {
+		options.Options = append(options.Options, "nosuid", "nodev")
+		if o.ReadOnly {
+			options.Options = append(options.Options, "ro")
+		}
+		options.DisabledCapabilities = fuse.CAP_PASSTHROUGH
+	}
+	return options
+}
+
+// serve answers the kernel until the connection is down, and then closes what was left open.
+func (m *Mount) serve() {
+	defer close(m.done)
+	m.server.Serve()
+	m.fs.stop()
+}
+
+// answering returns when the mount has answered a request.
+func (m *Mount) answering() error {
+	if err := m.server.WaitMount(); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(m.mountpoint, &st); err != nil {
+		return err
+	}
+	m.device = st.Dev
+	return nil
+}
+
+// Done is closed when the drive is no longer mounted, whoever unmounted it, and every request has been answered.
+func (m *Mount) Done() <-chan struct{} { return m.done }
+
+// Stats are counts since the mount began.
+type Stats struct {
+	Requests     uint64
+	Errors       uint64 // requests that the store, the session or the deadline failed; "no such file" is an answer, not an error
+	OpenHandles  int    // open files and folders, now
+	BytesRead    uint64 // through this program: what is passed through, the kernel moves itself
+	BytesWritten uint64 // likewise
+	Passthrough  bool   // the kernel reads and writes the files behind the drive itself
+}
+
+// Stats returns the counts as they are now.
+func (m *Mount) Stats() Stats { return m.fs.stats() }
+
+// Notes are, in sentences, what was asked of the kernel and refused, and what that means. More may come while files are opened.
+func (m *Mount) Notes() []string { return m.fs.noted() }

@@ -1,0 +1,83 @@
+package fusefs
+
+import (
+	"context"
+
+	"golang.org/x/sys/unix"
+
+	"mediafs/blobstore"
+)
+
+// Writing, truncating and changing the owner of a file take its set-user-ID and set-group-ID bits away (inode(7)), unless root
+// writes. With FUSE_HANDLE_KILLPRIV_V2 (linux/fuse.h) that is for the file system to do: the kernel says in a request when it is
+// due, knowing the caller's capabilities, except for fallocate(2) and copy_file_range(2), where it says nothing.
+
+// hasPrivileges says whether there are bits to take away.
+func hasPrivileges(mode uint32) bool { return blobstore.DropPriv(mode) != mode }
+
+// killPrivileges takes the bits away from an open node. As every write of an ordinary user asks for it, and hardly a file has
+// such bits, that a node has none is believed for as long as the kernel believes its attributes.
+func (fs *filesystem) killPrivileges(ctx context.Context, node *openNode) error {
+	now := sinceStart()
+	if seen := node.plain.Load(); seen != 0 && now-seen < int64(attrTimeout) {
+		return nil
+	}
+	attr, err := fs.drive.Attr(ctx, node.ino)
+	if err != nil {
+		return err
+	}
+	if hasPrivileges(attr.Mode) {
+		if _, err := fs.drive.SetAttr(ctx, node.ino, blobstore.AttrChange{Set: blobstore.SetKillPriv}); err != nil {
+			return err
+		}
+	}
+	node.plain.Store(now)
+	return nil
+}
+
+// killUnlessRoot is killPrivileges where the kernel does not say whether the caller may keep the bits (CAP_FSETID).
+func (fs *filesystem) killUnlessRoot(ctx context.Context, node *openNode, uid uint32) error {
+	if uid == 0 {
+		return nil
+	}
+	return fs.killPrivileges(ctx, node)
+}
+
+// seenMode takes note of a mode that a node has been given.
+func (fs *filesystem) seenMode(ino blobstore.Ino, mode uint32) {
+	if !hasPrivileges(mode) {
+		return
+	}
+	if node := fs.handles.node(ino); node != nil {
+		node.plain.Store(0)
+	}
+}
+
+// capabilityXattr is the extended attribute for which the kernel asks before the first write to each file, to remove it
+// (cap_inode_need_killpriv). Every file of a copied tree would be asked for.
+const capabilityXattr = "security.capability"
+
+// hasNoCapability says that a node was made through this mount, is still open since, and was given no capability: the
+// kernel's question can be answered without the drive.
+func (fs *filesystem) hasNoCapability(ino blobstore.Ino, xattr string) bool {
+	if xattr != capabilityXattr {
+		return false
+	}
+	node := fs.handles.node(ino)
+	return node != nil && node.made && !node.labelled.Load()
+}
+
+func (fs *filesystem) seenXattr(ino blobstore.Ino, xattr string) {
+	if xattr != capabilityXattr {
+		return
+	}
+	if node := fs.handles.node(ino); node != nil {
+		node.labelled.Store(true)
+	}
+}
+
+// The type bits are not the caller's to choose.
+func regular(mode uint32) uint32 { return unix.S_IFREG | mode&permissions }
+
+// permissions are the 12 bits of a mode that chmod(2) sets.
+const permissions = 0o7777

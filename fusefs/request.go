@@ -1,0 +1,152 @@
+package fusefs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"mediafs/blobstore"
+)
+
+// A request is one question of the kernel being answered. Its context ends at the deadline.
+type request struct {
+	fs   *filesystem
+	name string // of the operation, for the log
+	node uint64
+	ctx  context.Context
+	stop context.CancelFunc
+}
+
+// begin starts a request that runs to its end or its deadline even if the caller is killed: one that changes something, which
+// must not be torn.
+func (fs *filesystem) begin(name string, node uint64) request {
+	fs.requests.Add(1)
+	ctx, stop := context.WithTimeout(context.Background(), fs.timeout)
+	return request{fs: fs, name: name, node: node, ctx: ctx, stop: stop}
+}
+
+// beginWaiting starts a request that is also given up when the caller is killed: one that only looks.
+func (fs *filesystem) beginWaiting(name string, header *fuse.InHeader, cancel <-chan struct{}) request {
+	r := fs.begin(name, header.NodeId)
+	if cancel != nil {
+		r.ctx = &interruptible{Context: r.ctx, stop: r.stop, fs: fs, interrupt: cancel, caller: header.Pid}
+	}
+	return r
+}
+
+// beginChange starts a request that changes something, unless nothing may be changed here.
+func (fs *filesystem) beginChange(name string, node uint64) (request, error) {
+	r := fs.begin(name, node)
+	return r, fs.mayChange()
+}
+
+func (fs *filesystem) mayChange() error {
+	if fs.readOnly || fs.frozen.Load() {
+		return blobstore.ErrReadOnly
+	}
+	return nil
+}
+
+// end answers the request: with success, or with the errno of err.
+func (r *request) end(err error) fuse.Status {
+	r.stop()
+	if err == nil {
+		return fuse.OK
+	}
+	errno := errnoOf(err)
+	if isFault(errno) {
+		r.fs.faults.Add(1)
+		r.fs.log.LogAttrs(context.Background(), slog.LevelError, "request failed", slog.String("operation", r.name),
+			slog.Uint64("drive", uint64(r.fs.drive.ID())), slog.Uint64("ino", uint64(inoOf(r.node))),
+			slog.String("errno", unix.ErrnoName(errno)), slog.String("error", err.Error()))
+	}
+	return fuse.Status(errno)
+}
+
+// endNode is end for a request about a node that the kernel knows by number. If that node is not there, the name it was found by
+// is out of date: ESTALE has the kernel look the name up again, where ENOENT would tell the program that there is no such file
+// though another mount has just put a new one in its place.
+func (r *request) endNode(err error) fuse.Status {
+	if errors.Is(err, blobstore.ErrNotExist) {
+		err = fmt.Errorf("%w: %w", blobstore.ErrStale, err)
+	}
+	return r.end(err)
+}
+
+// interruptible is a context that ends at its deadline, or when the caller that waits for the answer is being killed.
+//
+// The kernel says when a signal reaches the caller (FUSE_INTERRUPT), but not which. Most signals end nothing: timers, children that
+// exit, the Go runtime's own preemption. A program does not expect stat(2) to fail with EINTR for those, and on a local disk it
+// never does. So only a signal that kills counts, and /proc tells whether there is one. The kernel speaks up just for the first
+// signal; after it, we look from time to time.
+//
+// The goroutine that watches is started when somebody waits for Done, which a drive that answers from memory never does.
+type interruptible struct {
+	context.Context
+	stop      context.CancelFunc
+	fs        *filesystem
+	interrupt <-chan struct{} // closed when a signal reaches the caller
+	caller    uint32          // thread id
+	watching  sync.Once
+}
+
+// lookInterval is how often we look whether a caller that had a signal is being killed by another.
+const lookInterval = 100 * time.Millisecond
+
+func (c *interruptible) Done() <-chan struct{} {
+	c.watching.Do(func() { c.fs.watchers.Go(c.watch) })
+	return c.Context.Done()
+}
+
+func (c *interruptible) Err() error {
+	select {
+	case <-c.interrupt:
+		if isDying(c.caller) {
+			c.stop()
+		}
+	default:
+	}
+	return c.Context.Err()
+}
+
+func (c *interruptible) watch() {
+	select {
+	case <-c.interrupt:
+	case <-c.Context.Done():
+		return
+	}
+	look := time.NewTicker(lookInterval)
+	defer look.Stop()
+	for !isDying(c.caller) {
+		select {
+		case <-look.C:
+		case <-c.Context.Done():
+			return
+		}
+	}
+	c.stop()
+}
+
+// isDying says whether a thread has a signal pending that kills it. Whatever signal ends a process, the kernel marks each of its
+// threads with SIGKILL (complete_signal), which proc_pid_status(5) shows as bit 8 of SigPnd. A thread that is gone, or that can't
+// be seen from here, counts as dying.
+func isDying(thread uint32) bool {
+	const killed = 1 << (unix.SIGKILL - 1)
+	status, err := os.ReadFile("/proc/" + strconv.FormatUint(uint64(thread), 10) + "/status")
+	if err != nil {
+		return true
+	}
+	_, after, _ := bytes.Cut(status, []byte("\nSigPnd:\t"))
+	mask, _, _ := bytes.Cut(after, []byte("\n"))
+	pending, err := strconv.ParseUint(string(mask), 16, 64)
+	return err != nil || pending&killed != 0
+}

@@ -1,0 +1,110 @@
+package fusefs
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"mediafs/blobstore"
+)
+
+// errTooSmall is a buffer that an attribute does not fit in; getxattr(2).
+var errTooSmall = errors.New("the value does not fit in the buffer")
+
+// aclXattrs is how the access lists of acl(5) are reached. The kernel would not enforce them here, so they can't be set: a
+// list that is kept but has no effect would deceive.
+const aclXattrs = "system.posix_acl_"
+
+func checkXattr(name string) error {
+	if strings.HasPrefix(name, aclXattrs) {
+		return blobstore.ErrNotSupported
+	}
+	return nil
+}
+
+// GetXAttr answers getxattr(2). With no room in dest it answers how much there should be.
+func (fs *filesystem) GetXAttr(cancel <-chan struct{}, header *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
+	r := fs.beginWaiting("getxattr", header, cancel)
+	if err := checkXattr(name); err != nil {
+		return 0, r.end(err)
+	}
+	ino := inoOf(header.NodeId)
+	if fs.hasNoCapability(ino, name) {
+		return 0, r.end(blobstore.ErrNoXattr)
+	}
+	value, err := fs.drive.GetXattr(r.ctx, ino, name)
+	if err != nil {
+		return 0, r.endNode(err)
+	}
+	return putXattr(&r, dest, value)
+}
+
+// ListXAttr answers listxattr(2): the names, each with a NUL after it.
+func (fs *filesystem) ListXAttr(cancel <-chan struct{}, header *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	r := fs.beginWaiting("listxattr", header, cancel)
+	names, err := fs.drive.ListXattr(r.ctx, inoOf(header.NodeId))
+	if err != nil {
+		return 0, r.endNode(err)
+	}
+	var list []byte
+	for _, name := range names {
+		list = append(append(list, name...), 0)
+	}
+	return putXattr(&r, dest, list)
+}
+
+func putXattr(r *request, dest, value []byte) (uint32, fuse.Status) {
+	size := uint32(len(value))
+	switch {
+	case len(dest) == 0:
+		return size, r.end(nil)
+	case len(value) > len(dest):
+		return size, r.end(errTooSmall)
+	}
+	copy(dest, value)
+	return size, r.end(nil)
+}
+
+// SetXAttr answers setxattr(2).
+func (fs *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, value []byte) fuse.Status {
+	r, err := fs.beginChange("setxattr", in.NodeId)
+	if err != nil {
+		return r.end(err)
+	}
+	if err := checkXattr(name); err != nil {
+		return r.end(err)
+	}
+	mode, err := xattrMode(in.Flags)
+	if err != nil {
+		return r.end(err)
+	}
+	fs.seenXattr(inoOf(in.NodeId), name)
+	return r.endNode(fs.drive.SetXattr(r.ctx, inoOf(in.NodeId), name, value, mode))
+}
+
+// xattrMode decodes the flags of setxattr(2).
+func xattrMode(flags uint32) (blobstore.XattrMode, error) {
+	switch flags {
+	case 0:
+		return blobstore.XattrSet, nil
+	case unix.XATTR_CREATE:
+		return blobstore.XattrCreate, nil
+	case unix.XATTR_REPLACE:
+		return blobstore.XattrReplace, nil
+	}
+	return 0, blobstore.ErrInvalid
+}
+
+// RemoveXAttr answers removexattr(2).
+func (fs *filesystem) RemoveXAttr(_ <-chan struct{}, header *fuse.InHeader, name string) fuse.Status {
+	r, err := fs.beginChange("removexattr", header.NodeId)
+	if err != nil {
+		return r.end(err)
+	}
+	if err := checkXattr(name); err != nil {
+		return r.end(err)
+	}
+	return r.endNode(fs.drive.RemoveXattr(r.ctx, inoOf(header.NodeId), name))
+}
