@@ -1,0 +1,244 @@
+// Package dirstore keeps drives as folders on disk: the drive of a user is ROOT/{user-id}, and what is in it is what is on the
+// drive, byte for byte and name for name. Other programs may read and write there at any time.
+//
+//	ROOT/                  owned by whoever runs the web application
+//	    .mediafs/          the store's own: accounts.json, drives in the making
+//	    public/            the public drive
+//	    {user-id}/         a user's drive
+//
+// # Nothing leads out
+//
+// Every system call names one entry of a folder that is held by a descriptor, and refuses to follow links or to cross mount
+// points; no path of more than one element is ever built, but for /proc/self/fd. A folder's descriptor is trusted for a
+// second (see trust) and then checked to be still where it was, so a folder that another program moves out of the drive is
+// out of reach when that second ends.
+//
+// # How a node is found
+//
+// The number of a node is that of the inode behind it, and its generation is the inode's time of birth, for file systems
+// give the number of a removed file to the next one. Neither leads to the inode without privileges, so the drive remembers
+// under which names (folder and entry) it has seen each node that is in use. A name is a hint: what is found under it is
+// compared with the number and the birth, and if it is another node, or none, the answer is ErrStale, upon which the kernel
+// looks the path up again. A node that was unlinked while open is reached by the descriptor of the open file.
+//
+// Descriptors of folders are kept for the most recently used ones; of files only while they are open, so that what
+// another program removes is really gone.
+//
+// # Locks
+//
+// From the outside in: Drive.moves, node.entries, Drive.mu, folders.mu. The last two are never held over a system call.
+package dirstore
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mediafs/auth"
+	"mediafs/blobstore"
+)
+
+const (
+	ownFolder  = ".mediafs" // no user id starts with a dot
+	publicName = "public"
+)
+
+// ErrNotInitialised is a root that Init has not been run on.
+var ErrNotInitialised = errors.New("not a store yet")
+
+// AccountsPath is the file that a store's accounts are kept in.
+func AccountsPath(root string) string { return filepath.Join(root, ownFolder, "accounts.json") }
+
+// Init makes root a store. What is in it stays as it is; doing it again changes nothing.
+func Init(root string) error {
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return fmt.Errorf("make a store of %s: %w", root, err)
+	}
+	if err := unix.Faccessat(unix.AT_FDCWD, root, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+		return fmt.Errorf("make a store of %s: the folder can't be written to: %w", root, err)
+	}
+	own := filepath.Join(root, ownFolder)
+	err := os.Mkdir(own, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		err = checkOwnFolder(own)
+	}
+	if err != nil {
+		return fmt.Errorf("make a store of %s: %w", root, err)
+	}
+	return nil
+}
+
+func checkOwnFolder(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%s is in the way: it is not a folder", path)
+	}
+	return nil
+}
+
+// Store keeps drives in the folders of one root.
+type Store struct {
+	log     *slog.Logger
+	root    *descriptor
+	folders *folders
+
+	mu  sync.Mutex
+	ids map[auth.UserID]blobstore.DriveID // guarded by mu
+}
+
+var _ blobstore.Store = (*Store)(nil)
+
+// Open opens the store in root. ErrNotInitialised if Init has not been run there.
+func Open(root string, logger *slog.Logger) (*Store, error) {
+	fd, err := openat(unix.AT_FDCWD, root, unix.O_PATH|unix.O_DIRECTORY, 0)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return nil, notInitialised(root)
+	case err != nil:
+		return nil, fmt.Errorf("open the store %s: %w", root, err)
+	}
+	var st unix.Statx_t
+	err = statx(fd, ownFolder, &st)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		err = notInitialised(root)
+	case err != nil:
+		err = fmt.Errorf("open the store %s: %w", root, err)
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+		err = fmt.Errorf("open the store %s: %s in it is not a folder", root, ownFolder)
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return &Store{
+		log:     logger,
+		root:    newDescriptor(fd),
+		folders: newFolders(),
+		ids:     make(map[auth.UserID]blobstore.DriveID),
+	}, nil
+}
+
+func notInitialised(root string) error {
+	return fmt.Errorf("open the store %s: %w: run `mediafs init --store %s`", root, ErrNotInitialised, root)
+}
+
+// Open opens the drive of the session's user and makes its folder the first time. auth.ErrUserID for an id that can't name
+// a folder here; "public" is such a one, for the public drive has that name.
+func (s *Store) Open(ctx context.Context, session auth.Session) (blobstore.Drive, error) {
+	if err := session.Check(time.Now()); err != nil {
+		return nil, fmt.Errorf("dirstore: open drive: %w", err)
+	}
+	if err := session.User.Check(); err != nil {
+		return nil, fmt.Errorf("dirstore: open drive: %w", err)
+	}
+	if session.User == publicName {
+		return nil, fmt.Errorf("dirstore: open drive: %w (%q is the public drive)", auth.ErrUserID, publicName)
+	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("dirstore: open drive: %w", context.Cause(ctx))
+	}
+	id, err := s.driveID(session.User)
+	if err != nil {
+		return nil, err
+	}
+	if !s.root.acquire() {
+		return nil, fmt.Errorf("dirstore: open drive: the store is closed: %w", blobstore.ErrUnavailable)
+	}
+	drive, err := s.openDrive(string(session.User), id)
+	if err != nil {
+		_ = s.root.release()
+		return nil, fmt.Errorf("dirstore: open the drive of %s: %w", session.User, sentinel(err))
+	}
+	return drive, nil
+}
+
+// driveID numbers the users in the order they come.
+func (s *Store) driveID(user auth.UserID) (blobstore.DriveID, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if id, ok := s.ids[user]; ok {
+		return id, nil
+	}
+	id := blobstore.DriveID(len(s.ids) + 1)
+	if id > blobstore.MaxDriveID {
+		return 0, fmt.Errorf("dirstore: open drive: %d drives are the most: %w", blobstore.MaxDriveID, blobstore.ErrUnavailable)
+	}
+	s.ids[user] = id
+	return id, nil
+}
+
+// openDrive opens a drive's folder. The drive takes over the reference to the root that the caller holds.
+func (s *Store) openDrive(name string, id blobstore.DriveID) (*Drive, error) {
+	fd, err := s.openFolder(name)
+	if errors.Is(err, unix.ENOENT) {
+		if err = s.makeFolder(name); err != nil && !errors.Is(err, unix.EEXIST) {
+			return nil, err
+		}
+		fd, err = s.openFolder(name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	top := newDescriptor(fd)
+	defer func() { _ = top.release() }()
+	var st unix.Statx_t
+	if err := statx(fd, "", &st); err != nil {
+		return nil, err
+	}
+	return newDrive(s, name, id, top, &st), nil
+}
+
+// openFolder opens a drive's folder, which may be a mount point but no symbolic link.
+func (s *Store) openFolder(name string) (int, error) {
+	return openPath(s.root.fd, name, unix.O_DIRECTORY, mayMount)
+}
+
+// makeFolder makes the folder of a drive, owned like the root: the web application must be able to write there, whoever
+// makes it. Where that takes a change of owner it is made aside, so that nobody finds it with the wrong one.
+func (s *Store) makeFolder(name string) error {
+	var root unix.Statx_t
+	if err := statx(s.root.fd, "", &root); err != nil {
+		return err
+	}
+	const mode = 0o700
+	if os.Geteuid() != 0 || root.Uid == 0 && root.Gid == 0 {
+		return unix.Mkdirat(s.root.fd, name, mode)
+	}
+	own, err := openPath(s.root.fd, ownFolder, unix.O_DIRECTORY, beneath)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(own)
+	aside := "drive-" + rand.Text()
+	if err := unix.Mkdirat(own, aside, mode); err != nil {
+		return err
+	}
+	fd, _, err := openMade(own, aside, unix.S_IFDIR)
+	if err == nil {
+		err = unix.Fchownat(fd, "", int(root.Uid), int(root.Gid), unix.AT_EMPTY_PATH)
+		_ = unix.Close(fd)
+	}
+	if err == nil {
+		err = unix.Renameat2(own, aside, s.root.fd, name, unix.RENAME_NOREPLACE)
+	}
+	if err != nil {
+		_ = unix.Unlinkat(own, aside, unix.AT_REMOVEDIR)
+	}
+	return err
+}
+
+// Close lets the root go.
+func (s *Store) Close() error { return s.root.release() }

@@ -1,0 +1,331 @@
+package dirstore
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"mediafs/blobstore"
+)
+
+// file is an open regular file.
+type file struct {
+	drive  *Drive
+	node   *node
+	d      *descriptor
+	flags  blobstore.OpenFlags
+	closed atomic.Bool
+}
+
+var _ interface {
+	blobstore.File
+	blobstore.Backed
+} = (*file)(nil)
+
+// accessMode is how the file on disk is opened. OpenAppend is not passed on: with O_APPEND pwrite(2) would not write where
+// it is told to.
+func accessMode(flags blobstore.OpenFlags) int {
+	switch {
+	case flags.Has(blobstore.OpenRead | blobstore.OpenWrite):
+		return unix.O_RDWR
+	case flags.Has(blobstore.OpenWrite):
+		return unix.O_WRONLY
+	}
+	return unix.O_RDONLY
+}
+
+// Open opens a regular file.
+func (d *Drive) Open(ctx context.Context, ino blobstore.Ino, flags blobstore.OpenFlags) (_ blobstore.File, err error) {
+	defer wrap("open", ino, &err)
+	n, err := d.hold(ctx, ino)
+	if err != nil {
+		return nil, err
+	}
+	defer d.drop(n)
+	var st unix.Statx_t
+	at, err := d.open(n, &st)
+	if err != nil {
+		return nil, err
+	}
+	defer at.release()
+	fd, err := d.reopen(at, &st, flags)
+	if err != nil {
+		return nil, err
+	}
+	f := &file{drive: d, node: n, d: fd, flags: flags}
+	d.mu.Lock()
+	n.refs++
+	n.files = append(n.files, f)
+	d.mu.Unlock()
+	return f, nil
+}
+
+// openThere opens an entry that Create has found to be there.
+func (d *Drive) openThere(folder *descriptor, name string, flags blobstore.OpenFlags, st *unix.Statx_t) (*descriptor, error) {
+	fd, err := openPath(folder.fd, name, 0, beneath)
+	if err != nil {
+		return nil, err
+	}
+	at := newDescriptor(fd)
+	defer at.release()
+	if err := d.statAt(at, "", st); err != nil {
+		return nil, err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		return nil, blobstore.ErrLoop
+	}
+	opened, err := d.reopen(at, st, flags)
+	if err != nil {
+		return nil, err
+	}
+	if err := statx(opened.fd, "", st); err != nil {
+		_ = opened.release()
+		return nil, err
+	}
+	return opened, nil
+}
+
+// reopen opens for content what is open as a place and described by st.
+func (d *Drive) reopen(at *descriptor, st *unix.Statx_t, flags blobstore.OpenFlags) (*descriptor, error) {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+	case unix.S_IFDIR:
+		return nil, blobstore.ErrIsDir
+	default:
+		return nil, blobstore.ErrInvalid
+	}
+	access := accessMode(flags)
+	if flags.Has(blobstore.OpenTruncate) {
+		access |= unix.O_TRUNC
+	}
+	fd, err := openat(unix.AT_FDCWD, at.path(), access, 0)
+	if err != nil {
+		return nil, err
+	}
+	if flags.Has(blobstore.OpenWrite) || flags.Has(blobstore.OpenTruncate) {
+		d.changed.Store(true)
+	}
+	return newDescriptor(fd), nil
+}
+
+// use returns the descriptor for one operation; the caller releases it.
+func (f *file) use(ctx context.Context) (*descriptor, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if f.closed.Load() || !f.d.acquire() {
+		return nil, blobstore.ErrInvalid
+	}
+	return f.d, nil
+}
+
+// Descriptor is the open file.
+func (f *file) Descriptor() int { return f.d.fd }
+
+// ReadAt reads until p is full or the file ends.
+func (f *file) ReadAt(ctx context.Context, p []byte, off int64) (n int, err error) {
+	defer wrap("read", f.node.ino, &err)
+	fd, err := f.use(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer fd.release()
+	for n < len(p) {
+		got, err := unix.Pread(fd.fd, p[n:], off+int64(n))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return n, err
+		case got == 0:
+			return n, nil
+		default:
+			n += got
+		}
+	}
+	return n, nil
+}
+
+// WriteAt writes all of p, or tells how much was written before the error.
+func (f *file) WriteAt(ctx context.Context, p []byte, off int64) (n int, err error) {
+	defer wrap("write", f.node.ino, &err)
+	fd, err := f.use(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer fd.release()
+	if err := checkRange(off, int64(len(p))); err != nil {
+		return 0, err
+	}
+	for n < len(p) {
+		got, err := unix.Pwrite(fd.fd, p[n:], off+int64(n))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return n, err
+		default:
+			n += got
+		}
+	}
+	return n, nil
+}
+
+// checkRange gives the error of bytes that no file can hold.
+func checkRange(off, n int64) error {
+	switch {
+	case off < 0 || n < 0:
+		return blobstore.ErrInvalid
+	case off > blobstore.MaxFileSize || n > blobstore.MaxFileSize-off:
+		return blobstore.ErrTooLarge
+	}
+	return nil
+}
+
+// Sync is fsync(2). The file systems of Linux that keep a journal (ext4, XFS, Btrfs) write the name of a new file with it.
+func (f *file) Sync(ctx context.Context) (err error) {
+	defer wrap("sync", f.node.ino, &err)
+	fd, err := f.use(ctx)
+	if err != nil {
+		return err
+	}
+	defer fd.release()
+	return retry(func() error { return unix.Fsync(fd.fd) })
+}
+
+// Flush does nothing: what was written is in the kernel's page cache already, where it outlives this process, and the kernel
+// reports at the next Sync of any file then open on the node what it could not write. So close(2) promises here what it
+// promises on the file system below, not that the machine may lose power.
+func (f *file) Flush(ctx context.Context) (err error) {
+	defer wrap("flush", f.node.ino, &err)
+	fd, err := f.use(ctx)
+	if err != nil {
+		return err
+	}
+	return fd.release()
+}
+
+// Allocate is fallocate(2).
+func (f *file) Allocate(ctx context.Context, mode blobstore.AllocateMode, off, n int64) (err error) {
+	defer wrap("allocate", f.node.ino, &err)
+	flags, ok := map[blobstore.AllocateMode]uint32{
+		blobstore.AllocateExtend:    0,
+		blobstore.AllocateKeepSize:  unix.FALLOC_FL_KEEP_SIZE,
+		blobstore.AllocatePunchHole: unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE,
+		blobstore.AllocateZero:      unix.FALLOC_FL_ZERO_RANGE,
+		blobstore.AllocateZeroKeep:  unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE,
+	}[mode]
+	if !ok || n <= 0 {
+		return blobstore.ErrInvalid
+	}
+	if err := checkRange(off, n); err != nil {
+		return err
+	}
+	fd, err := f.use(ctx)
+	if err != nil {
+		return err
+	}
+	defer fd.release()
+	return retry(func() error { return unix.Fallocate(fd.fd, flags, off, n) })
+}
+
+// Seek is lseek(2), whose only other effect, on the position of the descriptor, means nothing here.
+func (f *file) Seek(ctx context.Context, off int64, whence blobstore.SeekWhence) (at int64, err error) {
+	defer wrap("seek", f.node.ino, &err)
+	fd, err := f.use(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer fd.release()
+	switch whence {
+	case blobstore.SeekData:
+		return unix.Seek(fd.fd, off, unix.SEEK_DATA)
+	case blobstore.SeekHole:
+		return unix.Seek(fd.fd, off, unix.SEEK_HOLE)
+	}
+	return 0, blobstore.ErrInvalid
+}
+
+// Close lets the file go. Closing it once more does nothing.
+func (f *file) Close() (err error) {
+	if f.closed.Swap(true) {
+		return nil
+	}
+	defer wrap("close", f.node.ino, &err)
+	d, n := f.drive, f.node
+	d.mu.Lock()
+	if i := slices.Index(n.files, f); i >= 0 {
+		n.files = slices.Delete(n.files, i, i+1)
+	}
+	d.mu.Unlock()
+	err = f.d.release()
+	d.drop(n)
+	return err
+}
+
+// CopyRange is copy_file_range(2).
+func (d *Drive) CopyRange(ctx context.Context, src blobstore.File, srcOff int64, dst blobstore.File, dstOff, n int64) (copied int64, err error) {
+	from, fromOurs := src.(*file)
+	to, toOurs := dst.(*file)
+	if !fromOurs || !toOurs || from.drive != d || to.drive != d {
+		return 0, blobstore.ErrCrossDevice
+	}
+	defer wrap("copy from", from.node.ino, &err)
+	in, err := from.use(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer in.release()
+	out, err := to.use(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer out.release()
+
+	var st unix.Statx_t
+	if err := statx(in.fd, "", &st); err != nil {
+		return 0, err
+	}
+	if srcOff < 0 || n < 0 {
+		return 0, blobstore.ErrInvalid
+	}
+	n = max(0, min(n, int64(st.Size)-srcOff))
+	if err := checkRange(dstOff, n); err != nil {
+		return 0, err
+	}
+	if from.node == to.node && srcOff < dstOff+n && dstOff < srcOff+n {
+		return 0, blobstore.ErrInvalid
+	}
+	for copied < n {
+		got, err := copySome(ctx, in, out, srcOff+copied, dstOff+copied, n-copied)
+		if err != nil && copied == 0 {
+			return 0, err
+		}
+		if err != nil || got == 0 {
+			break // what was copied counts; the caller meets the error when it goes on
+		}
+		copied += int64(got)
+	}
+	return copied, nil
+}
+
+// copySome copies as much as may go on while nobody asks whether the context has ended.
+func copySome(ctx context.Context, in, out *descriptor, srcOff, dstOff, n int64) (copied int, err error) {
+	const piece = 64 << 20
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	err = retry(func() error {
+		// The call moves the offsets it is given.
+		from, to := srcOff, dstOff
+		copied, err = unix.CopyFileRange(in.fd, &from, out.fd, &to, int(min(n, piece)), 0)
+		return err
+	})
+	for _, e := range []error{unix.EXDEV, unix.EINVAL, unix.ENOSYS, unix.EOPNOTSUPP} {
+		if errors.Is(err, e) {
+			return 0, blobstore.ErrNotSupported
+		}
+	}
+	return copied, err
+}

@@ -1,0 +1,87 @@
+package dirstore
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"mediafs/blobstore"
+)
+
+// xattrs calls do with the path of a node, for the system calls of xattr(7) take no O_PATH descriptor.
+func (d *Drive) xattrs(ctx context.Context, ino blobstore.Ino, do func(path string) error) error {
+	n, err := d.hold(ctx, ino)
+	if err != nil {
+		return err
+	}
+	defer d.drop(n)
+	var st unix.Statx_t
+	fd, err := d.open(n, &st)
+	if err != nil {
+		return err
+	}
+	defer fd.release()
+	return do(fd.path())
+}
+
+// GetXattr returns the value of an extended attribute.
+func (d *Drive) GetXattr(ctx context.Context, ino blobstore.Ino, name string) (value []byte, err error) {
+	defer wrap("get xattr", ino, &err)
+	err = d.xattrs(ctx, ino, func(path string) error {
+		value, err = readSized(func(buf []byte) (int, error) { return unix.Getxattr(path, name, buf) })
+		return err
+	})
+	return value, err
+}
+
+// ListXattr returns the names of the extended attributes.
+func (d *Drive) ListXattr(ctx context.Context, ino blobstore.Ino) (names []string, err error) {
+	defer wrap("list xattrs", ino, &err)
+	err = d.xattrs(ctx, ino, func(path string) error {
+		list, err := readSized(func(buf []byte) (int, error) { return unix.Listxattr(path, buf) })
+		names = strings.FieldsFunc(string(list), func(r rune) bool { return r == 0 })
+		return err
+	})
+	return names, err
+}
+
+// readSized calls read with a buffer that is large enough for what there is. Of one without length, read tells how large that
+// must be.
+func readSized(read func(buf []byte) (int, error)) ([]byte, error) {
+	for {
+		size, err := read(nil)
+		if err != nil || size == 0 {
+			return nil, err
+		}
+		buf := make([]byte, size)
+		n, err := read(buf)
+		if errors.Is(err, unix.ERANGE) {
+			continue // it has grown meanwhile
+		}
+		return buf[:max(n, 0)], err
+	}
+}
+
+// SetXattr sets an extended attribute.
+func (d *Drive) SetXattr(ctx context.Context, ino blobstore.Ino, name string, value []byte, mode blobstore.XattrMode) (err error) {
+	defer wrap("set xattr", ino, &err)
+	flags, ok := map[blobstore.XattrMode]int{
+		blobstore.XattrSet:     0,
+		blobstore.XattrCreate:  unix.XATTR_CREATE,
+		blobstore.XattrReplace: unix.XATTR_REPLACE,
+	}[mode]
+	if !ok {
+		return blobstore.ErrInvalid
+	}
+	d.changed.Store(true)
+	return d.xattrs(ctx, ino, func(path string) error { return unix.Setxattr(path, name, value, flags) })
+}
+
+// RemoveXattr removes an extended attribute.
+func (d *Drive) RemoveXattr(ctx context.Context, ino blobstore.Ino, name string) (err error) {
+	defer wrap("remove xattr", ino, &err)
+	d.changed.Store(true)
+	return d.xattrs(ctx, ino, func(path string) error { return unix.Removexattr(path, name) })
+}
