@@ -1,0 +1,127 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+func statusCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "status",
+		Usage:     "list the mounted drives and how they are",
+		UsageText: "mediafs status [--json]",
+		Description: "PENDING is what is written and not yet stored; ERRORS are operations that the store or the session failed.\n\n" +
+			"Examples:\n\n  mediafs status\n  mediafs status --json | jq '.[].pending_bytes'",
+		Flags:  []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print an array of objects"}},
+		Action: runStatus,
+	}
+}
+
+func runStatus(c *cli.Context) error {
+	if _, err := arguments(c); err != nil {
+		return err
+	}
+	folder, err := runtimeFolder()
+	if err != nil {
+		return err
+	}
+	found, err := findMounts(c.Context, folder)
+	if err != nil {
+		return explain("runtime folder "+folder, err, exitFailed)
+	}
+	mounts, err := ourMounts()
+	if err != nil {
+		return explain("", err, exitFailed)
+	}
+	list := withUnanswered(slices.Collect(maps.Values(found)), mounts)
+	if c.Bool("json") {
+		encoder := json.NewEncoder(c.App.Writer)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(list)
+	}
+	return printStatus(c.App.Writer, list)
+}
+
+// withUnanswered adds the mounts of the kernel's table that nobody answered for, and sorts by mountpoint.
+func withUnanswered(list []mountStatus, mounts map[string]string) []mountStatus {
+	list = append([]mountStatus{}, list...) // an empty array in JSON, not null
+	for mountpoint, name := range mounts {
+		if slices.ContainsFunc(list, func(s mountStatus) bool { return s.Mountpoint == mountpoint }) {
+			continue
+		}
+		list = append(list, mountStatus{
+			Drive:      strings.TrimPrefix(name, "mediafs:"),
+			Mountpoint: mountpoint,
+			Problem:    "no mediafs of yours answers for it: if its process is gone, run `mediafs umount " + quoteShell(mountpoint) + "`",
+		})
+	}
+	slices.SortFunc(list, func(a, b mountStatus) int {
+		return cmp.Or(cmp.Compare(a.Mountpoint, b.Mountpoint), cmp.Compare(a.PID, b.PID))
+	})
+	return list
+}
+
+// printStatus writes a table, and beneath it what else there is to say.
+func printStatus(w io.Writer, list []mountStatus) error {
+	if len(list) == 0 {
+		_, err := fmt.Fprintln(w, "nothing is mounted")
+		return err
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "DRIVE\tMOUNTPOINT\tSTORE\tSESSION ENDS\tOPEN\tPENDING\tERRORS\tSINCE")
+	var remarks []string
+	for _, s := range list {
+		where := oneLine(cmp.Or(s.Mountpoint, fmt.Sprintf("process %d", s.PID)))
+		if s.Problem != "" {
+			fmt.Fprintf(table, "%s\t%s\t?\t?\t?\t?\t?\t?\n", oneLine(cmp.Or(s.Drive, "?")), where)
+			remarks = append(remarks, where+": "+s.Problem)
+			continue
+		}
+		ends, pending := "never", "0"
+		if s.Expires != nil {
+			ends = s.Expires.Local().Format(time.DateTime)
+		}
+		if s.PendingBytes != nil {
+			pending = formatBytes(*s.PendingBytes)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%d\t%s\n", oneLine(s.Drive), where, oneLine(s.Store), ends,
+			s.OpenFiles, pending, s.Errors, s.Since.Local().Format(time.DateTime))
+		for _, note := range s.Notes {
+			remarks = append(remarks, where+": "+note)
+		}
+		if s.Log != "" {
+			remarks = append(remarks, where+": its log is "+s.Log)
+		}
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, remark := range remarks {
+		if _, err := fmt.Fprintln(w, oneLine(remark)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// formatBytes writes a number of bytes for people.
+func formatBytes(n int64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
+	f, unit := float64(n), 0
+	for f >= 1024 && unit < len(units)-1 {
+		f, unit = f/1024, unit+1
+	}
+	if unit == 0 {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.1f %s", f, units[unit])
+}

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"mediafs/auth"
+	"mediafs/auth/accounts"
+	"mediafs/blobstore"
+	"mediafs/blobstore/dirstore"
+	"mediafs/blobstore/pgstore"
+)
+
+// A storeAddress says where a store is. It prints without password.
+type storeAddress struct {
+	folder   string // absolute, of a store of folders; or
+	database string // the URL of a database, as given
+	shown    string // the same without password
+}
+
+func (a storeAddress) String() string { return a.shown }
+
+func (a storeAddress) hasPassword() bool { return a.database != "" && a.database != a.shown }
+
+// raw is the address as parseStore takes it, password included.
+func (a storeAddress) raw() string {
+	if a.database != "" {
+		return a.database
+	}
+	return a.folder
+}
+
+// knownStores ends the error of an address that is none.
+const knownStores = "use a folder, file:///folder or postgres://user@host/database"
+
+// scheme matches the scheme of a URL, RFC 3986 section 3.1.
+var scheme = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*:`)
+
+// secretParameters are the parameters of a database's URL that are not shown.
+var secretParameters = []string{"password", "sslpassword"}
+
+// parseStore reads an address. Its errors have no password in them.
+func parseStore(s string) (storeAddress, error) {
+	bad := func(shown, why, way string) (storeAddress, error) {
+		return storeAddress{}, &failure{code: exitStoreAddress, what: shown, why: errors.New(why), way: way}
+	}
+	kind := strings.ToLower(strings.TrimSuffix(scheme.FindString(s), ":"))
+	switch kind {
+	case "":
+		folder, err := filepath.Abs(s)
+		if err != nil {
+			return storeAddress{}, &failure{code: exitStoreAddress, what: "store " + s, why: err, way: "use an absolute path"}
+		}
+		return storeAddress{folder: folder, shown: folder}, nil
+	case "file":
+		u, err := url.Parse(s)
+		switch {
+		case err != nil:
+			return bad("store "+s, "is not a URL", "use a plain path")
+		case u.Host != "" && u.Host != "localhost":
+			return bad("store "+s, fmt.Sprintf("names the machine %q", u.Host), "write file:/// and the folder's absolute path")
+		case !filepath.IsAbs(u.Path):
+			return bad("store "+s, "is not absolute", "write file:/// and the folder's absolute path, or use a plain path")
+		case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+			return bad("store "+s, "has a '?' or '#' in it", "use a plain path")
+		}
+		folder := filepath.Clean(u.Path)
+		return storeAddress{folder: folder, shown: folder}, nil
+	case "postgres", "postgresql":
+		u, err := url.Parse(s)
+		if err != nil || !strings.HasPrefix(s[len(kind):], "://") {
+			// What url.Parse says would show parts of the password.
+			return bad("store "+kind+"://…", "is not a URL", "write "+kind+"://user@host/database, with special characters of the user and the password as %XX")
+		}
+		return storeAddress{database: s, shown: withoutPassword(u)}, nil
+	}
+	return bad("store "+kind+":…", fmt.Sprintf("there is no kind of store %q", kind), knownStores)
+}
+
+// withoutPassword returns the URL of a database as it may be shown.
+func withoutPassword(u *url.URL) string {
+	shown := *u
+	if _, ok := u.User.Password(); ok {
+		shown.User = url.User(u.User.Username())
+	}
+	query := u.Query()
+	if slices.ContainsFunc(secretParameters, query.Has) {
+		for _, name := range secretParameters {
+			query.Del(name)
+		}
+		shown.RawQuery = query.Encode()
+	}
+	return shown.String()
+}
+
+// failed is an error of this store. Whatever the driver wrote into it, the password is not.
+func (a storeAddress) failed(err error) error { return a.failedFor("store "+a.shown, err) }
+
+// failedFor is an error of this store about one thing.
+func (a storeAddress) failedFor(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	f := explain(what, err, exitStoreAway)
+	f.hide = a.secrets()
+	return f
+}
+
+// secrets are what of the address must not be shown, longest first.
+func (a storeAddress) secrets() []string {
+	if !a.hasPassword() {
+		return nil
+	}
+	u, err := url.Parse(a.database)
+	if err != nil {
+		return []string{a.database}
+	}
+	secrets := []string{a.database, u.User.String() + "@"}
+	for _, name := range secretParameters {
+		for _, value := range u.Query()[name] {
+			secrets = append(secrets, name+"="+value, name+"="+url.QueryEscape(value))
+		}
+	}
+	return secrets
+}
+
+// open opens the store and what checks its sessions.
+func (a storeAddress) open(ctx context.Context, logger *slog.Logger) (blobstore.Store, auth.Authenticator, error) {
+	if a.database != "" {
+		store, err := pgstore.Open(ctx, a.database, pgstore.Options{Logger: logger})
+		if err != nil {
+			return nil, nil, a.failed(err)
+		}
+		return store, store, nil
+	}
+	store, err := dirstore.Open(a.folder, logger)
+	if err != nil {
+		return nil, nil, a.failed(err)
+	}
+	users, err := accounts.Open(dirstore.AccountsPath(a.folder))
+	if err != nil {
+		return nil, nil, a.failed(errors.Join(err, store.Close()))
+	}
+	return store, users, nil
+}
+
+// accounts opens the accounts of the store.
+func (a storeAddress) accounts(ctx context.Context) (auth.Accounts, error) {
+	if a.database != "" {
+		users, err := pgstore.OpenAccounts(ctx, a.database)
+		return users, a.failed(err)
+	}
+	store, err := dirstore.Open(a.folder, slog.New(slog.DiscardHandler)) // says whether it is one
+	if err != nil {
+		return nil, a.failed(err)
+	}
+	if err := store.Close(); err != nil {
+		return nil, a.failed(err)
+	}
+	users, err := accounts.Open(dirstore.AccountsPath(a.folder))
+	return users, a.failed(err)
+}
+
+// make makes the store, or brings it up to date, and says what was done.
+func (a storeAddress) make(ctx context.Context) (string, error) {
+	if a.database != "" {
+		report, err := pgstore.Init(ctx, a.database)
+		if err != nil {
+			return "", a.failed(err)
+		}
+		return a.describe(report), nil
+	}
+	if err := dirstore.Init(a.folder); err != nil {
+		return "", a.failed(err)
+	}
+	return "the store " + a.shown + " is ready", nil
+}
+
+// describe says what was done to a database.
+func (a storeAddress) describe(r pgstore.InitReport) string {
+	var b strings.Builder
+	switch r.Before {
+	case 0:
+		fmt.Fprintf(&b, "the store %s is ready (version %d)\n", a.shown, r.After)
+	case r.After:
+		fmt.Fprintf(&b, "the store %s was ready already (version %d)\n", a.shown, r.After)
+	default:
+		fmt.Fprintf(&b, "the store %s is of version %d now; it was of version %d\n", a.shown, r.After, r.Before)
+	}
+	if s := r.Sessions; s != nil {
+		fmt.Fprintf(&b, "sessions of the application are read from %s and %s in the schema %s", s.Session.Table, s.User.Table, s.Schema)
+	} else {
+		b.WriteString("there are no sessions of Better Auth in this database: users are added with `mediafs user add`")
+	}
+	return b.String()
+}
+
+// quoteShell writes a word as a shell reads it.
+func quoteShell(s string) string {
+	plain := func(r rune) bool {
+		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("_-./:@+=,%", r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

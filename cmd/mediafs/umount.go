@@ -1,0 +1,120 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+)
+
+// goneDeadline is how long a mount that said it is unmounted may stay in the kernel's table.
+const goneDeadline = 10 * time.Second
+
+func umountCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "umount",
+		Usage:     "store what is pending and unmount a drive",
+		UsageText: "mediafs umount MOUNTPOINT",
+		Description: "Returns when the drive is unmounted and everything written to it is stored. A mount whose process is gone is\n" +
+			"unmounted too.\n\n" +
+			"Example:\n\n  mediafs umount ~/drive",
+		Action: runUmount,
+	}
+}
+
+func runUmount(c *cli.Context) error {
+	args, err := arguments(c, "MOUNTPOINT")
+	if err != nil {
+		return err
+	}
+	mountpoint, err := resolveMountpoint(args[0])
+	if err != nil {
+		return explain("mountpoint "+args[0], err, exitMountpoint)
+	}
+	folder, err := runtimeFolder()
+	if err != nil {
+		return err
+	}
+	// Longer than the mount's own deadlines, for unmounting and for closing the drive.
+	ctx, cancel := context.WithTimeout(c.Context, 2*drainDeadline+goneDeadline)
+	defer cancel()
+	found, err := findMounts(ctx, folder)
+	if err != nil {
+		return explain("runtime folder "+folder, err, exitFailed)
+	}
+	for client, status := range found {
+		if status.Mountpoint != mountpoint {
+			continue
+		}
+		err := client.unmount(ctx)
+		var told *failure
+		switch {
+		case err == nil:
+			return waitUntilGone(ctx, mountpoint)
+		case errors.As(err, &told):
+			return told
+		case ctx.Err() != nil:
+			return &failure{code: exitFailed, what: "umount " + mountpoint, why: err, way: fmt.Sprintf("see what process %d does", status.PID)}
+		}
+		// It died over this. What it leaves is unmounted below.
+	}
+	mounts, err := ourMounts()
+	if err != nil {
+		return explain("", err, exitFailed)
+	}
+	if _, ok := mounts[mountpoint]; !ok {
+		return &failure{code: exitMountpoint, what: "umount " + mountpoint, why: errors.New("no drive is mounted there"), way: "see `mediafs status`"}
+	}
+	if err := detach(ctx, mountpoint); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.App.ErrWriter, "mediafs: no mediafs of yours answered for %s: its process is gone, or another user's; it was unmounted all the same\n", mountpoint)
+	return waitUntilGone(ctx, mountpoint)
+}
+
+// detach unmounts a drive without its process.
+func detach(ctx context.Context, mountpoint string) error {
+	var err error
+	if os.Geteuid() == 0 {
+		err = unix.Unmount(mountpoint, unix.UMOUNT_NOFOLLOW)
+	} else {
+		var stderr bytes.Buffer
+		cmd := exec.CommandContext(ctx, "fusermount3", "-u", mountpoint)
+		cmd.Stderr = &stderr
+		if err = cmd.Run(); err != nil {
+			err = fmt.Errorf("%w: %s", err, bytes.TrimSpace(stderr.Bytes()))
+		}
+	}
+	if err != nil {
+		return &failure{code: exitMountpoint, what: "umount " + mountpoint, why: err, way: "end the programs that use it (see fuser -vm) and try again"}
+	}
+	return nil
+}
+
+// waitUntilGone returns when the kernel's table has no drive at the mountpoint.
+func waitUntilGone(ctx context.Context, mountpoint string) error {
+	ctx, cancel := context.WithTimeout(ctx, goneDeadline)
+	defer cancel()
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for {
+		mounts, err := ourMounts()
+		if err != nil {
+			return explain("", err, exitFailed)
+		}
+		if _, ok := mounts[mountpoint]; !ok {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return &failure{code: exitMountpoint, what: "umount " + mountpoint, why: errors.New("another drive is mounted there"), way: "unmount it too"}
+		case <-again.C:
+		}
+	}
+}
