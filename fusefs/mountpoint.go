@@ -14,7 +14,7 @@ import (
 
 // Why a drive can't be mounted. New wraps each with the mountpoint.
 var (
-	ErrNoFuse             = errors.New("/dev/fuse can't be opened: load the kernel module with `modprobe fuse`, or give the container the device")
+	ErrNoFuse             = errors.New("/dev/fuse can't be opened")
 	ErrNotMounter         = errors.New("not permitted to mount here")
 	ErrMountpointMissing  = errors.New("no such folder: make it with mkdir")
 	ErrMountpointNotDir   = errors.New("not a folder")
@@ -28,22 +28,26 @@ const (
 	fuseConf   = "/etc/fuse.conf" // fusermount3(1)
 )
 
-// checkMounter says whether this process can mount at all: itself when it is root, otherwise with the help of fusermount3.
+// checkMounter says whether this process can mount at all: itself when it is root, otherwise with the help of fusermount3,
+// which opens the device with the user's own rights.
 func checkMounter(privileged bool) error {
-	if !privileged {
-		if _, err := os.Stat(fuseDevice); err != nil {
-			return fmt.Errorf("%w (%w)", ErrNoFuse, err)
-		}
-		if _, err := exec.LookPath(fusermount); err != nil {
-			return fmt.Errorf("%w: %s is missing: install it with `apt-get install fuse3`", ErrNotMounter, fusermount)
-		}
-		return nil
-	}
 	device, err := os.OpenFile(fuseDevice, os.O_RDWR, 0)
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w: it is closed to you: `chmod 666 %s` opens it", ErrNoFuse, fuseDevice)
+	case err != nil:
+		return fmt.Errorf("%w: load the kernel module with `modprobe fuse`, or give the container the device (%w)", ErrNoFuse, err)
+	}
+	if err := device.Close(); err != nil {
 		return fmt.Errorf("%w (%w)", ErrNoFuse, err)
 	}
-	return device.Close()
+	if privileged {
+		return nil
+	}
+	if _, err := exec.LookPath(fusermount); err != nil {
+		return fmt.Errorf("%w: %s is missing: install it with `apt-get install fuse3`", ErrNotMounter, fusermount)
+	}
+	return nil
 }
 
 // checkMountpoint says whether a drive can be mounted on path. It changes nothing.
