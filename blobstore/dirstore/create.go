@@ -116,7 +116,7 @@ func (d *Drive) makeOther(folder *descriptor, name string, node blobstore.NewNod
 	case unix.S_IFLNK:
 		switch {
 		case node.Target == "":
-			return nil, blobstore.ErrInvalid
+			return nil, blobstore.ErrNotExist // as symlink(2)
 		case len(node.Target) > blobstore.MaxTargetLen:
 			return nil, blobstore.ErrNameTooLong
 		}

@@ -26,7 +26,7 @@
 //
 // # Locks
 //
-// From the outside in: Drive.moves, node.entries, Drive.mu, folders.mu. The last two are never held over a system call.
+// From the outside in: Drive.renames, Drive.moves, node.entries, Drive.mu, folders.mu. The last two are never held over a system call.
 package dirstore
 
 import (
@@ -93,6 +93,7 @@ type Store struct {
 	log     *slog.Logger
 	root    *descriptor
 	folders *folders
+	trust   time.Duration // see the constant
 
 	mu  sync.Mutex
 	ids map[auth.UserID]blobstore.DriveID // guarded by mu
@@ -127,6 +128,7 @@ func Open(root string, logger *slog.Logger) (*Store, error) {
 		log:     logger,
 		root:    newDescriptor(fd),
 		folders: newFolders(),
+		trust:   trust,
 		ids:     make(map[auth.UserID]blobstore.DriveID),
 	}, nil
 }

@@ -24,14 +24,15 @@ type Drive struct {
 	uid, gid uint32
 	device   [2]uint32 // of the file system, major and minor
 	mount    uint64    // the number of the mount; 0 where the kernel does not tell
-	trust    time.Duration
 	root     *node
 
 	changed atomic.Bool // something was, or may have been, written through this drive
 	closed  atomic.Bool
 
-	// moves is held alone while a name moves, on disk and in the table. Whoever did not find a node where the table
-	// says shares it to look once more: the node may just have been moving.
+	renames sync.Mutex // held by the one rename going on
+
+	// moves is shared by whoever moves or removes a name, on disk and then in the table. Whoever did not find a node
+	// where the table says holds it alone to look once more: the table may just have been behind.
 	moves sync.RWMutex
 
 	mu    sync.Mutex
@@ -49,7 +50,6 @@ func newDrive(s *Store, name string, id blobstore.DriveID, top *descriptor, st *
 		uid:    st.Uid,
 		gid:    st.Gid,
 		device: [2]uint32{st.Dev_major, st.Dev_minor},
-		trust:  trust,
 		nodes:  make(map[blobstore.Ino]*node),
 	}
 	if st.Mask&unix.STATX_MNT_ID != 0 {

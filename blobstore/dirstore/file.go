@@ -3,6 +3,7 @@ package dirstore
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"sync/atomic"
 
@@ -133,6 +134,10 @@ func (f *file) ReadAt(ctx context.Context, p []byte, off int64) (n int, err erro
 		return 0, err
 	}
 	defer fd.release()
+	if off < 0 {
+		return 0, blobstore.ErrInvalid
+	}
+	p = p[:min(int64(len(p)), math.MaxInt64-off)] // no file is longer, and pread(2) refuses to look
 	for n < len(p) {
 		got, err := unix.Pread(fd.fd, p[n:], off+int64(n))
 		switch {

@@ -66,12 +66,12 @@ func (d *Drive) openAt(n *node, folder *descriptor, name string, flags int, st *
 	return found, nil
 }
 
-// again calls find, and if that does not find a node a second time with nothing moving.
+// again calls find, and if that does not find a node, a second time with nothing moving.
 func (d *Drive) again(find func() error) error {
 	err := find()
 	if errors.Is(err, blobstore.ErrStale) {
-		d.moves.RLock()
-		defer d.moves.RUnlock()
+		d.moves.Lock()
+		defer d.moves.Unlock()
 		err = find()
 	}
 	return err
@@ -119,7 +119,7 @@ func (d *Drive) climb(n *node) (at *descriptor, checked time.Time, way []step, e
 	defer d.mu.Unlock()
 	for {
 		at, checked = d.store.folders.get(n)
-		if at != nil && now.Sub(checked) < d.trust {
+		if at != nil && now.Sub(checked) < d.store.trust {
 			return at, checked, way, nil
 		}
 		if at != nil {

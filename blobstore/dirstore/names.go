@@ -67,6 +67,8 @@ func (d *Drive) remove(ctx context.Context, parent blobstore.Ino, name string, f
 	}
 	defer d.drop(p)
 	defer folder.release()
+	d.moves.RLock()
+	defer d.moves.RUnlock()
 	// Shared, for freeing the blocks of a large file takes its time.
 	p.entries.RLock()
 	defer p.entries.RUnlock()
@@ -111,8 +113,10 @@ func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) (err error) {
 	defer d.drop(to)
 	defer toFolder.release()
 
-	d.moves.Lock()
-	defer d.moves.Unlock()
+	d.renames.Lock()
+	defer d.renames.Unlock()
+	d.moves.RLock()
+	defer d.moves.RUnlock()
 	defer lockEntries(from, to)()
 	var moving, there unix.Statx_t
 	if err := d.statAt(fromFolder, op.Name, &moving); err != nil {
