@@ -1,0 +1,83 @@
+package integration
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"mediafs/blobstore/pgstore/pgtest"
+)
+
+// kill -9 of the program in the middle of a copy: the store mounts again, and what was closed is whole.
+func TestAKilledMountLosesNothingThatWasClosed(t *testing.T) {
+	onEachStore(t, func(t *testing.T, s *store) {
+		alice := s.addUser(t, "alice")
+		m := s.mount(t, alice)
+		c := copyInto(t, m.point)
+		c.waitUntilBusy(t)
+		check(t, m.cmd.Process.Kill())
+		whole := c.finish(t)
+		m.kill(t)
+
+		m = s.mountAt(t, alice, m.point)
+		areWhole(t, m.point, whole)
+		// What was not closed may be there in part, and goes like any other file.
+		s.person.shell(t, m.point, "rm -f file-*").ok(t)
+		m.unmount(t)
+		s.isEmpty(t)
+	})
+}
+
+// The same with the database server instead of the program, which then goes on where it was.
+func TestAKilledDatabaseLosesNothingThatWasClosed(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.NewCluster(t)
+	s := bareStore(t, postgres, person{})
+	s.database = cluster.URL("postgres")
+	s.address = s.database
+	s.mediafs(t, "init", "--store", s.address).ok(t)
+	alice := s.addUser(t, "alice")
+	m := s.mount(t, alice)
+	c := copyInto(t, m.point)
+	c.waitUntilBusy(t)
+	check(t, cluster.Kill())
+	check(t, cluster.Start())
+	whole := c.finish(t)
+
+	// The mount finds the server again by itself.
+	writeFile(t, m.path("after"), "the server is back")
+	areWhole(t, m.point, whole)
+	m.unmount(t)
+	m = s.mountAt(t, alice, m.point)
+	areWhole(t, m.point, whole)
+	if got := readFile(t, m.path("after")); got != "the server is back" {
+		t.Errorf("read %q", got)
+	}
+}
+
+// A file that is removed while it is open can be read until it is closed, also when its mount is killed meanwhile and so can't
+// say that it is; then it is gone, and the store has no more of it than before.
+func TestAnUnlinkedFileIsReadableWhileOpenAndThenGone(t *testing.T) {
+	onEachStore(t, func(t *testing.T, s *store) {
+		alice := s.addUser(t, "alice")
+		m := s.mount(t, alice)
+		content := string(copiedContent(16))
+		writeFile(t, m.path("unlinked"), content)
+		file, err := os.OpenFile(m.path("unlinked"), os.O_RDWR, 0)
+		check(t, err)
+		check(t, os.Remove(m.path("unlinked")))
+		got := make([]byte, len(content))
+		_, err = file.ReadAt(got, 0)
+		check(t, err)
+		if string(got) != content {
+			t.Error("the file that was removed reads otherwise than before")
+		}
+		_, err = file.WriteAt([]byte("more"), int64(len(content)))
+		check(t, errors.Join(err, file.Close()))
+		if _, err := os.Stat(m.path("unlinked")); !os.IsNotExist(err) {
+			t.Errorf("stat after removing: %v", err)
+		}
+		m.unmount(t)
+		s.isEmpty(t)
+	})
+}

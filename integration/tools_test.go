@@ -1,0 +1,58 @@
+package integration
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// testdata/tools.sh uses a folder with everyday tools. On a drive it has to say what it says on the local disk and leave the
+// same tree. It leaves out, and so does the comparison, what rightly differs between two filesystems: how big folders are
+// (st_size and blocks), how much room the device has, inode numbers, and the times of what was not given one.
+func TestToolsBehaveAsOnTheLocalDisk(t *testing.T) {
+	asEveryone(t, func(t *testing.T, s *store) {
+		script, err := filepath.Abs("testdata/tools.sh")
+		check(t, err)
+		m := s.mount(t, s.addUser(t, "alice"))
+		local := s.mountpoint(t) // nothing is mounted there
+		want := s.person.run(t, local, "bash", script)
+		got := s.person.run(t, m.point, "bash", script)
+		compareSteps(t, want.stdout, got.stdout)
+		if got.stderr != "" || want.stderr != "" {
+			t.Errorf("the script itself failed: %s\n%s", want.stderr, got.stderr)
+		}
+		diffLines(t, "tree", fingerprint(t, s.person, local), fingerprint(t, s.person, m.point))
+		m.unmount(t)
+	})
+}
+
+// compareSteps compares what the steps of the script printed.
+func compareSteps(t *testing.T, want, got string) {
+	t.Helper()
+	wantSteps, gotSteps := strings.Split(want, "\n== "), strings.Split(got, "\n== ")
+	if len(wantSteps) != len(gotSteps) {
+		t.Fatalf("%d steps on the drive, %d on the local disk", len(gotSteps), len(wantSteps))
+	}
+	for i := range wantSteps {
+		if gotSteps[i] != wantSteps[i] {
+			t.Errorf("on the drive:\n%s\non the local disk:\n%s", gotSteps[i], wantSteps[i])
+		}
+	}
+}
+
+// fingerprint describes each node of a tree.
+func fingerprint(t *testing.T, p person, dir string) []string {
+	t.Helper()
+	// The script gives times in other decades than this one.
+	const script = `
+		find . -type d -printf '%p %y %m %n links %U:%G\n'
+		find . ! -type d -printf '%p %y %m %n links %U:%G %s bytes -> %l\n'
+		find . -type f -size -1G -exec sha256sum {} + 2>&1
+		find . ! -newermt 2020-01-01 -printf '%p %T+\n'
+		find . -newermt 2039-12-31 -printf '%p %T+\n'
+		find . -exec getfattr --absolute-names -dhm '^user\.' {} + 2>&1`
+	lines := strings.Split(p.run(t, dir, "bash", "-c", script).stdout, "\n")
+	slices.Sort(lines)
+	return lines
+}
