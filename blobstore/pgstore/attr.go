@@ -1,0 +1,100 @@
+package pgstore
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"mediafs/blobstore"
+)
+
+// attrColumns are the columns of mediafs.nodes that row scans.
+const attrColumns = "n.ino, n.mode, n.nlink, n.uid, n.gid, n.rdev, n.size, n.allocated, n.atime_ns, n.mtime_ns, n.ctime_ns, n.blob"
+
+// row is a node as the database has it.
+type row struct {
+	attr  blobstore.Attr
+	blob  int64 // the number its chunks have
+	found bool
+}
+
+// into are the places that attrColumns are scanned to.
+func (r *row) into() []any {
+	a := &r.attr
+	return []any{&a.Ino, &a.Mode, &a.Nlink, &a.UID, &a.GID, &a.Rdev, &a.Size, &a.Allocated, &a.AtimeNs, &a.MtimeNs, &a.CtimeNs, &r.blob}
+}
+
+// scan reads attrColumns, and after them what else there is.
+func (r *row) scan(rows pgx.Rows, more ...any) error {
+	r.found = true
+	return rows.Scan(append(r.into(), more...)...)
+}
+
+// one runs a statement whose rows are attrColumns and gives the last. No row is ErrNotExist.
+func (d *Drive) one(ctx context.Context, op string, c commit, sql string, args ...any) (row, error) {
+	var r row
+	err := d.run(ctx, op, c, statement{sql: sql, args: args, each: func(rows pgx.Rows) error { return r.scan(rows) }})
+	if err == nil && !r.found {
+		err = translate(ctx, op, blobstore.ErrNotExist)
+	}
+	return r, err
+}
+
+const selectNode = "select " + attrColumns + " from mediafs.nodes n where n.drive_id = $1 and n.ino = $2"
+
+// Attr asks the database, and adds what was written here and is not stored yet.
+func (d *Drive) Attr(ctx context.Context, ino blobstore.Ino) (blobstore.Attr, error) {
+	for {
+		b := d.peek(ino)
+		version := b.currentVersion()
+		r, err := d.one(ctx, "attr", reading, selectNode, d.id, int64(ino))
+		if err != nil {
+			return blobstore.Attr{}, err
+		}
+		if r.attr.Nlink == 0 && !b.isOpen() {
+			return blobstore.Attr{}, translate(ctx, "attr", blobstore.ErrNotExist) // it waits to be collected
+		}
+		if attr, ok := b.overlay(r, version); ok {
+			return attr, nil
+		}
+	}
+}
+
+// SetAttr changes attributes. Of a file with pending bytes, those that a change of size leaves are stored first, and an
+// explicit mtime takes the place of the one that the last write gave.
+func (d *Drive) SetAttr(ctx context.Context, ino blobstore.Ino, change blobstore.AttrChange) (blobstore.Attr, error) {
+	if change.Set.Has(blobstore.SetSize) {
+		switch {
+		case change.Size < 0:
+			return blobstore.Attr{}, translate(ctx, "set attributes", blobstore.ErrInvalid)
+		case change.Size > blobstore.MaxFileSize:
+			return blobstore.Attr{}, translate(ctx, "set attributes", blobstore.ErrTooLarge)
+		}
+	}
+	b := d.peek(ino)
+	if b == nil {
+		r, err := d.setAttr(ctx, ino, change)
+		return r.attr, err
+	}
+	return b.setAttr(ctx, change)
+}
+
+func (d *Drive) setAttr(ctx context.Context, ino blobstore.Ino, change blobstore.AttrChange) (row, error) {
+	var fresh int64
+	if change.Set.Has(blobstore.SetSize) && change.Size == 0 {
+		var err error
+		if fresh, err = d.number(ctx); err != nil {
+			return row{}, err
+		}
+	}
+	r, err := d.one(ctx, "set attributes", repeating,
+		"select "+attrColumns+" from mediafs.set_attr($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) n",
+		d.id, int64(ino), int32(change.Set), int32(change.Mode), int64(change.UID), int64(change.GID), change.Size,
+		change.AtimeNs, change.MtimeNs, time.Now().UnixNano(), fresh, int32(d.chunk), d.mount)
+	d.changes.Add(1)
+	if change.Set.Has(blobstore.SetSize) {
+		d.collectSoon()
+	}
+	return r, err
+}

@@ -1,0 +1,312 @@
+package pgstore
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"mediafs/blobstore"
+)
+
+// A blob is the content of a regular file that is open here, or that has bytes not stored yet.
+//
+//	          WriteAt                    store                    the database
+//	caller ───────────▶ dirty pieces ───────────▶ flight ───────────▶ chunks, size, mtime in one transaction
+//	       ◀─────────── overlaid, newest last ◀── overlaid ◀───────── segments (read ahead)
+//	          ReadAt
+type blob struct {
+	drive *Drive
+	ino   blobstore.Ino
+	refs  int // open files; guarded by drive.mu
+
+	// gate is held shared by whoever writes, and alone by whoever cuts, zeroes or copies into the content, so that
+	// no write comes in between. It is taken before mu.
+	gate sync.RWMutex
+
+	mu           sync.Mutex // guards the rest; taken after drive.mu
+	loaded       bool       // the fields below are known
+	attr         blobstore.Attr
+	number       int64            // what its chunks are filed under
+	stored       int64            // the size in the database
+	dirty        map[int32]*piece // by chunk
+	complete     int              // pieces of dirty that are whole chunks
+	flight       map[int32]*piece // on its way to the database
+	landed       chan struct{}    // closed when flight is over; nil when there is none
+	mtimePending bool             // attr.MtimeNs is of a write that is not stored yet
+	since        time.Time        // of the oldest dirty piece
+	storing      bool             // a background store runs
+	failing      error            // why the last store failed; nil after one that did not
+	version      uint64           // counts what makes an answer of the database that is on its way old
+	segments     map[int64]*segment
+}
+
+// peek returns the blob of a file that is open here, or nil. The methods that take a nil blob say so.
+func (d *Drive) peek(ino blobstore.Ino) *blob {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.blobs[ino]
+}
+
+// acquire returns the blob of a node for one more open file.
+func (d *Drive) acquire(ino blobstore.Ino) *blob {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	b := d.blobs[ino]
+	if b == nil {
+		b = &blob{drive: d, ino: ino, dirty: make(map[int32]*piece), segments: make(map[int64]*segment)}
+		d.blobs[ino] = b
+	}
+	b.refs++
+	return b
+}
+
+// release takes an open file away. A blob that nobody has open goes once nothing is pending.
+func (d *Drive) release(b *blob) {
+	d.mu.Lock()
+	b.refs--
+	d.mu.Unlock()
+	d.forget(b)
+}
+
+// forget lets a blob go if nobody has it open and nothing is pending. What is pending of a file that has no name any more is
+// dropped: nobody can ever read it.
+func (d *Drive) forget(b *blob) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if b.refs > 0 || d.blobs[b.ino] != b {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	removed := b.loaded && b.attr.Nlink == 0
+	if removed && b.flight == nil {
+		b.discard(0)
+		b.mtimePending = false
+	}
+	if b.pending() {
+		return // who stores it calls again
+	}
+	b.dropSegments(0, -1)
+	delete(d.blobs, b.ino)
+	if removed {
+		d.collectSoon()
+	}
+}
+
+// isOpen says whether anybody has the file open. b may be nil.
+func (b *blob) isOpen() bool {
+	if b == nil {
+		return false
+	}
+	b.drive.mu.Lock()
+	defer b.drive.mu.Unlock()
+	return b.refs > 0
+}
+
+// created opens a file that has just been made.
+func (d *Drive) created(r row) *File {
+	b := d.acquire(r.attr.Ino)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.loaded, b.attr, b.number = true, r.attr, r.blob
+	f := &File{blob: b}
+	f.changed.Store(true)
+	return f
+}
+
+// load reads what the database knows of the file, and its content if that is a single chunk.
+func (b *blob) load(ctx context.Context) error {
+	d := b.drive
+	d.mu.Lock()
+	first := b.refs == 1
+	d.mu.Unlock()
+	version := b.currentVersion()
+	var r row
+	var head []byte
+	err := d.run(ctx, "open", reading, statement{
+		sql: "select " + attrColumns + `, case when n.size between 1 and $3 then
+			(select c.data from mediafs.chunks c where c.drive_id = $1 and c.blob = n.blob and c.idx = 0) end
+			from mediafs.nodes n where n.drive_id = $1 and n.ino = $2`,
+		args: []any{d.id, int64(b.ino), d.chunk},
+		each: func(rows pgx.Rows) error { return r.scan(rows, &head) },
+	})
+	switch {
+	case err != nil:
+		return err
+	case !r.found, r.attr.Nlink == 0 && first: // without a name, only who has it open may open it again
+		return translate(ctx, "open", blobstore.ErrNotExist)
+	case r.attr.IsDir():
+		return translate(ctx, "open", blobstore.ErrIsDir)
+	case !r.attr.IsRegular():
+		return translate(ctx, "open", blobstore.ErrInvalid)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.learn(r)
+	if r.attr.Size > 0 && r.attr.Size <= d.chunk && b.version == version && b.segments[0] == nil {
+		b.keepHead(head, r.attr.Size)
+	}
+	return nil
+}
+
+// learn takes in a node as the database has it. What is pending stays on top. With mu.
+func (b *blob) learn(r row) {
+	if b.loaded && (b.number != r.blob || b.stored != r.attr.Size || !b.mtimePending && b.attr.MtimeNs != r.attr.MtimeNs) {
+		b.dropSegments(0, -1) // another mount wrote
+		b.version++
+	}
+	b.loaded, b.number, b.stored = true, r.blob, r.attr.Size
+	b.attr = b.withPending(r.attr)
+}
+
+// withPending puts what is pending on top of a node as the database has it. With mu.
+func (b *blob) withPending(attr blobstore.Attr) blobstore.Attr {
+	if !b.pending() {
+		return attr
+	}
+	attr.Size = max(attr.Size, b.attr.Size)
+	if b.mtimePending {
+		attr.MtimeNs = b.attr.MtimeNs
+		attr.CtimeNs = max(attr.CtimeNs, b.attr.MtimeNs)
+	}
+	for _, pieces := range []map[int32]*piece{b.flight, b.dirty} {
+		for _, p := range pieces {
+			attr.Allocated += p.bytes()
+		}
+	}
+	attr.Allocated = min(attr.Allocated, (attr.Size+b.drive.chunk-1)/b.drive.chunk*b.drive.chunk)
+	return attr
+}
+
+// currentVersion is to be taken before the database is asked, and given to overlay after. b may be nil.
+func (b *blob) currentVersion() uint64 {
+	if b == nil {
+		return 0
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.version
+}
+
+// overlay gives the attributes of a node that was read after version was current. False: something was stored meanwhile and
+// the answer may be from before. b may be nil: the file is not open.
+func (b *blob) overlay(r row, version uint64) (blobstore.Attr, bool) {
+	if b == nil {
+		return r.attr, true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.version != version {
+		return blobstore.Attr{}, false
+	}
+	if !b.loaded {
+		return r.attr, true
+	}
+	b.learn(r)
+	return b.attr, true
+}
+
+// attributes are those known here.
+func (b *blob) attributes() blobstore.Attr {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.withPending(b.attr)
+}
+
+// renamed notes how many names the node has left.
+func (b *blob) renamed(r row) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.attr.Nlink, b.attr.CtimeNs = r.attr.Nlink, r.attr.CtimeNs
+}
+
+// pending says whether anything is to be stored. With mu.
+func (b *blob) pending() bool {
+	return len(b.dirty) > 0 || b.flight != nil || b.mtimePending
+}
+
+// isPending is pending for those without mu. b may be nil.
+func (b *blob) isPending() bool {
+	if b == nil {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.pending()
+}
+
+// pendingSince says whether something has been pending since before t.
+func (b *blob) pendingSince(t time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.pending() && b.since.Before(t)
+}
+
+func (b *blob) pendingBytes() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var n int64
+	for _, pieces := range []map[int32]*piece{b.flight, b.dirty} {
+		for _, p := range pieces {
+			n += p.bytes()
+		}
+	}
+	return n
+}
+
+// setAttr is Drive.SetAttr for a file that is open here.
+func (b *blob) setAttr(ctx context.Context, change blobstore.AttrChange) (blobstore.Attr, error) {
+	resize := change.Set.Has(blobstore.SetSize)
+	b.gate.Lock()
+	defer b.gate.Unlock()
+	if err := b.land(ctx); err != nil { // leaves mu locked
+		return blobstore.Attr{}, err
+	}
+	wasPending := b.mtimePending
+	if resize {
+		b.discard(change.Size)
+	}
+	if resize || change.Set.Has(blobstore.SetMtime) {
+		b.mtimePending = false // the change decides what mtime is
+	}
+	b.mu.Unlock()
+	if resize {
+		if err := b.store(ctx, everything, false); err != nil {
+			return blobstore.Attr{}, err
+		}
+	}
+	r, err := b.drive.setAttr(ctx, b.ino, change)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.version++
+	if err != nil {
+		b.mtimePending = b.mtimePending || wasPending
+		return blobstore.Attr{}, err
+	}
+	if resize {
+		b.dropSegments(0, -1)
+		b.attr.Size = r.attr.Size
+	}
+	b.loaded, b.number, b.stored = true, r.blob, r.attr.Size
+	b.attr = b.withPending(r.attr)
+	return b.attr, nil
+}
+
+// land waits until nothing is on its way to the database, and returns with mu locked, unless it returns an error.
+func (b *blob) land(ctx context.Context) error {
+	for {
+		b.mu.Lock()
+		landed := b.landed
+		if landed == nil {
+			return nil
+		}
+		b.mu.Unlock()
+		select {
+		case <-landed:
+		case <-ctx.Done():
+			return translate(ctx, "wait for what is being stored", context.Cause(ctx))
+		}
+	}
+}

@@ -1,0 +1,217 @@
+package pgstore
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"mediafs/auth"
+	"mediafs/blobstore"
+)
+
+// Drive is a drive in the database, attached by one session.
+type Drive struct {
+	store *Store
+	log   *slog.Logger
+	token auth.Token
+	id    int32
+	chunk int64    // bytes in a chunk
+	mount [16]byte // this attachment's row in mediafs.mounts, a UUID
+
+	numbers numbers
+	usage   usage
+
+	commits atomic.Uint64 // transactions that committed without waiting for the disk
+	durable atomic.Uint64 // how many of those are known to be on it
+	changes atomic.Uint64 // changes made here; a listing read before one has attributes that may be old
+
+	mu    sync.Mutex
+	blobs map[blobstore.Ino]*blob // guarded by mu: files open here, and files with bytes that are not stored yet
+
+	stop    context.CancelFunc // ends tasks
+	life    context.Context    // ends with the drive
+	tasks   sync.WaitGroup     // background stores and the keeper; waited for by Close
+	collect chan struct{}      // says that something was removed
+}
+
+var _ blobstore.Drive = (*Drive)(nil)
+
+// Open attaches the drive of the session's user.
+func (s *Store) Open(ctx context.Context, session auth.Session) (blobstore.Drive, error) {
+	if err := session.Check(time.Now()); err != nil {
+		return nil, err
+	}
+	if err := session.User.Check(); err != nil {
+		return nil, fmt.Errorf("user %q: %w", session.User, err)
+	}
+	d := &Drive{
+		store:   s,
+		log:     s.log.With("drive", session.User),
+		token:   session.Token,
+		blobs:   make(map[blobstore.Ino]*blob),
+		collect: make(chan struct{}, 1),
+	}
+	if _, err := rand.Read(d.mount[:]); err != nil {
+		return nil, err
+	}
+	d.life, d.stop = context.WithCancel(context.WithoutCancel(ctx))
+	err := d.run(ctx, "open drive", repeating, statement{
+		sql:  "select drive_id, chunk_size from mediafs.open_drive($1, $2, $3)",
+		args: []any{d.token.Reveal(), s.chunkSize, time.Now().UnixNano()},
+		each: func(r pgx.Rows) error { return r.Scan(&d.id, &d.chunk) },
+	})
+	if err == nil && d.id == 0 {
+		err = auth.ErrInvalid
+	}
+	if err == nil {
+		err = d.beat(ctx)
+	}
+	if err == nil {
+		err = d.usage.refresh(ctx, d)
+	}
+	if err != nil {
+		d.stop()
+		return nil, err
+	}
+	d.tasks.Go(d.keep)
+	return d, nil
+}
+
+// ID is the drive's number.
+func (d *Drive) ID() blobstore.DriveID { return blobstore.DriveID(d.id) }
+
+// Owner is 0, 0: a drive's own files belong to no user of any machine, and show as whoever mounts it.
+func (d *Drive) Owner() (uid, gid uint32) { return 0, 0 }
+
+// Close stores what is pending and detaches the drive.
+func (d *Drive) Close(ctx context.Context) error {
+	var errs []error
+	for _, b := range d.pendingBlobs() {
+		if err := b.store(ctx, everything, true); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if err := d.makeDurable(ctx); err != nil {
+		errs = append(errs, err)
+	}
+	d.stop()
+	d.tasks.Wait()
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	d.letGo()
+	if err := d.collectAll(ctx); err != nil {
+		d.log.Warn("what was removed is collected by the next mount", "error", err)
+	}
+	return d.run(ctx, "close drive", repeating, statement{
+		sql:  "delete from mediafs.mounts where drive_id = $1 and mount_id = $2",
+		args: []any{d.id, d.mount},
+	})
+}
+
+// letGo forgets all blobs and gives their memory back. Nothing is pending but what belongs to files without a name.
+func (d *Drive) letGo() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, b := range d.blobs {
+		b.mu.Lock()
+		b.discard(0)
+		b.dropSegments(0, -1)
+		b.mu.Unlock()
+	}
+	clear(d.blobs)
+}
+
+// PendingBytes is how much is written and not yet stored.
+func (d *Drive) PendingBytes() int64 {
+	var n int64
+	for _, b := range d.pendingBlobs() {
+		n += b.pendingBytes()
+	}
+	return n
+}
+
+// pendingBlobs are the files with bytes or times that are not stored yet.
+func (d *Drive) pendingBlobs() []*blob {
+	d.mu.Lock()
+	all := slices.Collect(maps.Values(d.blobs))
+	d.mu.Unlock()
+	return slices.DeleteFunc(all, func(b *blob) bool { return !b.isPending() })
+}
+
+// open are the numbers of the files that are open here.
+func (d *Drive) open() []int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	inos := make([]int64, 0, len(d.blobs))
+	for ino := range d.blobs {
+		inos = append(inos, int64(ino))
+	}
+	return inos
+}
+
+// makeDurable returns once everything that was committed before is on the disk of the database server. A later commit that
+// waits does that, because the log is written in order; so it costs a round trip only if there was none.
+func (d *Drive) makeDurable(ctx context.Context) error {
+	commits := d.commits.Load()
+	if d.durable.Load() >= commits {
+		return nil
+	}
+	err := d.run(ctx, "sync", durably, statement{
+		sql:  "update mediafs.mounts set seen_at = now() where drive_id = $1 and mount_id = $2",
+		args: []any{d.id, d.mount},
+	})
+	if err == nil {
+		d.isDurable(commits)
+	}
+	return err
+}
+
+// isDurable notes that the first so many commits are on disk.
+func (d *Drive) isDurable(commits uint64) {
+	for {
+		known := d.durable.Load()
+		if known >= commits || d.durable.CompareAndSwap(known, commits) {
+			return
+		}
+	}
+}
+
+// numbers hands out the drive's numbers, for nodes and for positions in folders, from a block taken from the database.
+type numbers struct {
+	mu        sync.Mutex // guards next and end
+	next, end int64
+}
+
+// numberBlock is how many numbers a mount takes at a time; those it does not use are never used.
+const numberBlock = 4096
+
+// number returns one that the drive has never used.
+func (d *Drive) number(ctx context.Context) (int64, error) {
+	d.numbers.mu.Lock()
+	defer d.numbers.mu.Unlock()
+	if d.numbers.next == d.numbers.end {
+		var end int64
+		err := d.run(ctx, "take numbers", repeating, statement{
+			sql:  "update mediafs.drives set next_ino = next_ino + $2 where drive_id = $1 returning next_ino",
+			args: []any{d.id, int64(numberBlock)},
+			each: func(r pgx.Rows) error { return r.Scan(&end) },
+		})
+		if err != nil {
+			return 0, err
+		}
+		d.numbers.next, d.numbers.end = end-numberBlock, end
+	}
+	n := d.numbers.next
+	d.numbers.next++
+	return n, nil
+}

@@ -1,0 +1,212 @@
+package pgstore
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/tern/v2/migrate"
+
+	"mediafs/auth/betterauth"
+)
+
+//go:embed migrations/*.sql
+var migrationFiles embed.FS
+
+const versionTable = "mediafs.schema_version"
+
+// schemaVersion is the number of the last migration.
+func schemaVersion() int32 {
+	files, err := fs.Glob(migrationFiles, "migrations/*.sql")
+	if err != nil {
+		panic(err) // the pattern is ours
+	}
+	return int32(len(files))
+}
+
+// InitReport says what Init found and did.
+type InitReport struct {
+	Before, After int32              // schema versions; 0: there was none
+	Sessions      *betterauth.Tables // the application's tables that sessions are read from; nil: accounts alone
+}
+
+// Init makes a database a store, or brings one up to date. It is idempotent. The login must be a superuser, or be able to create
+// roles and to create schemas in the database (ErrPrivilege).
+func Init(ctx context.Context, url string) (InitReport, error) {
+	conn, err := connect(ctx, url)
+	if err != nil {
+		return InitReport{}, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	report, err := initialise(ctx, conn)
+	if err != nil {
+		return report, connectError(err)
+	}
+	return report, nil
+}
+
+// connect opens one connection with the login as it is.
+func connect(ctx context.Context, url string) (*pgx.Conn, error) {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, addressError(err)
+	}
+	config.RuntimeParams["application_name"] = "mediafs"
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, connectError(err)
+	}
+	return conn, nil
+}
+
+func initialise(ctx context.Context, conn *pgx.Conn) (InitReport, error) {
+	var report InitReport
+	if err := makeRoles(ctx, conn); err != nil {
+		return report, err
+	}
+	var err error
+	if report.Before, err = version(ctx, conn); err != nil && !errors.Is(err, ErrNotInitialised) {
+		return report, err
+	}
+	if report.Before > schemaVersion() {
+		return report, ErrNewerSchema
+	}
+	_, err = conn.Exec(ctx, `
+		create schema if not exists mediafs authorization mediafs_owner;
+		grant usage on schema mediafs to mediafs;
+		set role mediafs_owner`)
+	if err != nil {
+		return report, err
+	}
+	migrator, err := migrate.NewMigrator(ctx, conn, versionTable)
+	if err != nil {
+		return report, err
+	}
+	files, err := fs.Sub(migrationFiles, "migrations")
+	if err != nil {
+		return report, err
+	}
+	if err := migrator.LoadMigrations(files); err != nil {
+		return report, err
+	}
+	if err := migrator.Migrate(ctx); err != nil {
+		return report, err
+	}
+	report.After = schemaVersion()
+	if _, err := conn.Exec(ctx, "grant select on "+versionTable+" to mediafs; reset role"); err != nil {
+		return report, err
+	}
+	report.Sessions, err = readSessions(ctx, conn)
+	return report, err
+}
+
+// makeRoles sees to it that the two roles exist, and that this login may act as both.
+func makeRoles(ctx context.Context, conn *pgx.Conn) error {
+	for _, role := range []string{"mediafs_owner", "mediafs"} {
+		var exists bool
+		if err := conn.QueryRow(ctx, "select exists (select from pg_roles where rolname = $1)", role).Scan(&exists); err != nil {
+			return err
+		}
+		if !exists {
+			_, err := conn.Exec(ctx, "create role "+role+" nologin")
+			var pg *pgconn.PgError
+			if errors.As(err, &pg) && (pg.Code == "42710" || pg.Code == "23505") { // made by somebody else meanwhile
+				err = nil
+			}
+			if err != nil {
+				return fmt.Errorf("make the role %s: %w", role, err)
+			}
+		}
+		var member bool
+		if err := conn.QueryRow(ctx, "select pg_has_role($1, 'member')", role).Scan(&member); err != nil {
+			return err
+		}
+		if !member {
+			if _, err := conn.Exec(ctx, "grant "+role+" to current_user"); err != nil {
+				return fmt.Errorf("become a member of the role %s: %w", role, err)
+			}
+		}
+	}
+	return nil
+}
+
+// readSessions has the database read the sessions of the web application whose tables are in it, if there are any.
+func readSessions(ctx context.Context, conn *pgx.Conn) (*betterauth.Tables, error) {
+	tables, found, err := betterauth.Detect(ctx, conn)
+	if err != nil || !found {
+		return nil, err
+	}
+	for _, grant := range grants(tables) {
+		if _, err := conn.Exec(ctx, grant); err != nil {
+			return nil, fmt.Errorf("let the store read the application's sessions: %w", err)
+		}
+	}
+	const quote = "$mediafs$"
+	if strings.Contains(tables.SessionSQL(), quote) {
+		return nil, fmt.Errorf("a table or column of the application's has %s in its name: rename it", quote)
+	}
+	_, err = conn.Exec(ctx, `
+		set role mediafs_owner;
+		create or replace function mediafs.app_session(p_token text)
+		returns table (user_id text, role text, expires_at timestamptz, banned boolean)
+		language plpgsql stable security definer set search_path = pg_catalog as `+quote+`
+		#variable_conflict use_column
+		begin
+			return query `+tables.SessionSQL()+`;
+		end `+quote+`;
+		revoke all on function mediafs.app_session(text) from public;
+		reset role`)
+	return &tables, err
+}
+
+// grants let the owner of the store read the columns of the application's tables that tell a session, and no others.
+func grants(t betterauth.Tables) []string {
+	sanitize := func(names ...string) string { return pgx.Identifier(names).Sanitize() }
+	selected := func(table string, columns ...string) string {
+		var list []string
+		for _, c := range columns {
+			if c != "" {
+				list = append(list, sanitize(c))
+			}
+		}
+		return "grant select (" + strings.Join(list, ", ") + ") on " + sanitize(t.Schema, table) + " to mediafs_owner"
+	}
+	return []string{
+		"grant usage on schema " + sanitize(t.Schema) + " to mediafs_owner",
+		selected(t.Session.Table, t.Session.Token, t.Session.UserID, t.Session.ExpiresAt),
+		selected(t.User.Table, t.User.ID, t.User.Role, t.User.Banned, t.User.BanExpires),
+	}
+}
+
+// version reads the schema's version; ErrNotInitialised if there is none.
+func version(ctx context.Context, conn *pgx.Conn) (int32, error) {
+	var there bool
+	if err := conn.QueryRow(ctx, "select to_regclass('"+versionTable+"') is not null").Scan(&there); err != nil {
+		return 0, err
+	}
+	if !there {
+		return 0, ErrNotInitialised
+	}
+	var v int32
+	err := conn.QueryRow(ctx, "select version from "+versionTable).Scan(&v)
+	return v, err
+}
+
+// checkSchema refuses a schema that this program does not know.
+func checkSchema(ctx context.Context, conn *pgx.Conn) error {
+	v, err := version(ctx, conn)
+	switch {
+	case err != nil:
+		return err
+	case v < schemaVersion():
+		return ErrOlderSchema
+	case v > schemaVersion():
+		return ErrNewerSchema
+	}
+	return nil
+}

@@ -1,0 +1,79 @@
+package pgstore
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	beatEvery    = 5 * time.Second  // a mount that says nothing for 60 s is taken for dead (migrations/002_operations.sql)
+	storeAfter   = 5 * time.Second  // what is written and not closed is stored after this long, as ext4 does
+	attemptLimit = 30 * time.Second // of one attempt in the background
+	collectBatch = 2000             // chunks collected in one transaction
+)
+
+// keep is the drive's background: it says that the mount is alive, stores what has been pending for long, and collects what
+// was removed.
+func (d *Drive) keep() {
+	ticker := time.NewTicker(beatEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-d.life.Done():
+			return
+		case <-d.collect:
+			d.attempt("collect what was removed", d.collectAll)
+		case <-ticker.C:
+			d.attempt("say that the mount is alive", d.beat)
+			for _, b := range d.pendingBlobs() {
+				if b.pendingSince(time.Now().Add(-storeAfter)) {
+					b.storeInBackground(everything)
+				}
+			}
+			d.attempt("collect what was removed", d.collectAll)
+			d.attempt("refresh the usage", func(ctx context.Context) error { return d.usage.refresh(ctx, d) })
+		}
+	}
+}
+
+// attempt does something in the background once; it is done again later in any case.
+func (d *Drive) attempt(what string, do func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(d.life, attemptLimit)
+	defer cancel()
+	if err := do(ctx); err != nil && d.life.Err() == nil {
+		d.log.Warn("could not "+what+"; trying again later", "error", err)
+	}
+}
+
+// beat says that this mount is alive and which files it has open.
+func (d *Drive) beat(ctx context.Context) error {
+	return d.run(ctx, "beat", repeating, statement{
+		sql:  "select mediafs.beat($1, $2, $3, $4)",
+		args: []any{d.id, d.mount, d.store.host, d.open()},
+	})
+}
+
+// collectSoon has the keeper collect.
+func (d *Drive) collectSoon() {
+	select {
+	case d.collect <- struct{}{}:
+	default: // it is about to
+	}
+}
+
+// collectAll takes away, a batch at a time, what was removed and nobody has open.
+func (d *Drive) collectAll(ctx context.Context) error {
+	for more := int64(1); more > 0; {
+		err := d.run(ctx, "collect", repeating, statement{
+			sql:  "select mediafs.collect($1, $2, $3, $4)",
+			args: []any{d.id, d.mount, d.open(), collectBatch},
+			each: func(r pgx.Rows) error { return r.Scan(&more) },
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

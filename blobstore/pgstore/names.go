@@ -1,0 +1,210 @@
+package pgstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sys/unix"
+
+	"mediafs/blobstore"
+)
+
+const lookupName = "select " + attrColumns + ` from mediafs.entries e join mediafs.nodes n on n.drive_id = $1 and n.ino = e.ino
+	where e.drive_id = $1 and e.parent = $2 and e.name = $3`
+
+// Lookup is one round trip.
+func (d *Drive) Lookup(ctx context.Context, parent blobstore.Ino, name string) (blobstore.Attr, error) {
+	if err := checkName("lookup", name); err != nil {
+		return blobstore.Attr{}, err
+	}
+	for {
+		changes := d.changes.Load()
+		r, err := d.one(ctx, "lookup", reading, lookupName, d.id, int64(parent), []byte(name))
+		if err != nil {
+			return blobstore.Attr{}, err
+		}
+		if d.peek(r.attr.Ino) == nil && d.changes.Load() == changes {
+			return r.attr, nil
+		}
+		// Open here: what is pending counts; or changed while the answer was on its way.
+		attr, err := d.Attr(ctx, r.attr.Ino)
+		if !errors.Is(err, blobstore.ErrNotExist) {
+			return attr, err
+		}
+	}
+}
+
+// Forget does nothing: a number leads to its node without help.
+func (d *Drive) Forget(blobstore.Ino, uint64) {}
+
+// Create makes a file in one round trip; if the name is there, it takes two more.
+func (d *Drive) Create(ctx context.Context, parent blobstore.Ino, name string, node blobstore.NewNode, flags blobstore.OpenFlags) (blobstore.File, blobstore.Attr, bool, error) {
+	if err := checkName("create", name); err != nil {
+		return nil, blobstore.Attr{}, false, err
+	}
+	for {
+		node.Mode = node.Mode&^unix.S_IFMT | unix.S_IFREG
+		r, err := d.make(ctx, parent, name, node)
+		if err == nil {
+			return d.created(r), r.attr, true, nil
+		}
+		if !errors.Is(err, blobstore.ErrExist) || flags.Has(blobstore.OpenExclusive) {
+			return nil, blobstore.Attr{}, false, err
+		}
+		attr, err := d.Lookup(ctx, parent, name)
+		switch {
+		case errors.Is(err, blobstore.ErrNotExist):
+			continue // removed between the two
+		case err != nil:
+			return nil, blobstore.Attr{}, false, err
+		case attr.Type() == unix.S_IFLNK:
+			return nil, blobstore.Attr{}, false, translate(ctx, "create", blobstore.ErrLoop)
+		}
+		file, err := d.Open(ctx, attr.Ino, flags)
+		if errors.Is(err, blobstore.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return nil, blobstore.Attr{}, false, err
+		}
+		return file, file.(*File).blob.attributes(), false, nil
+	}
+}
+
+// Make makes a node in one round trip.
+func (d *Drive) Make(ctx context.Context, parent blobstore.Ino, name string, node blobstore.NewNode) (blobstore.Attr, error) {
+	if err := checkName("make", name); err != nil {
+		return blobstore.Attr{}, err
+	}
+	if node.Mode&unix.S_IFMT == unix.S_IFLNK {
+		switch {
+		case node.Target == "":
+			return blobstore.Attr{}, translate(ctx, "make", blobstore.ErrNotExist) // symlink(2)
+		case len(node.Target) > blobstore.MaxTargetLen:
+			return blobstore.Attr{}, translate(ctx, "make", blobstore.ErrNameTooLong)
+		}
+	}
+	r, err := d.make(ctx, parent, name, node)
+	return r.attr, err
+}
+
+func (d *Drive) make(ctx context.Context, parent blobstore.Ino, name string, node blobstore.NewNode) (row, error) {
+	ino, err := d.number(ctx)
+	if err != nil {
+		return row{}, err
+	}
+	var target []byte
+	if node.Mode&unix.S_IFMT == unix.S_IFLNK {
+		target = []byte(node.Target)
+	}
+	defer d.changes.Add(1)
+	return d.one(ctx, "make", once, "select "+attrColumns+" from mediafs.make($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
+		d.id, int64(parent), []byte(name), ino, int32(node.Mode), int64(node.UID), int64(node.GID), int64(node.Rdev), target, time.Now().UnixNano())
+}
+
+// Link is one round trip.
+func (d *Drive) Link(ctx context.Context, ino, parent blobstore.Ino, name string) (blobstore.Attr, error) {
+	if err := checkName("link", name); err != nil {
+		return blobstore.Attr{}, err
+	}
+	position, err := d.number(ctx)
+	if err != nil {
+		return blobstore.Attr{}, err
+	}
+	b := d.peek(ino)
+	version := b.currentVersion()
+	r, err := d.one(ctx, "link", once, "select "+attrColumns+" from mediafs.link($1, $2, $3, $4, $5, $6, $7) n",
+		d.id, int64(ino), int64(parent), []byte(name), position, blobstore.MaxLinks, time.Now().UnixNano())
+	d.changes.Add(1)
+	if err != nil {
+		return blobstore.Attr{}, err
+	}
+	if attr, ok := b.overlay(r, version); ok {
+		return attr, nil
+	}
+	return d.Attr(ctx, ino)
+}
+
+// Unlink is one round trip. The content of what is large, or open, is taken away in the background.
+func (d *Drive) Unlink(ctx context.Context, parent blobstore.Ino, name string) error {
+	if err := checkName("unlink", name); err != nil {
+		return err
+	}
+	return d.dropping(ctx, "unlink", "select "+attrColumns+" from mediafs.unlink($1, $2, $3, $4, $5, $6) n",
+		d.id, int64(parent), []byte(name), time.Now().UnixNano(), d.mount, d.open())
+}
+
+// Rmdir is one round trip.
+func (d *Drive) Rmdir(ctx context.Context, parent blobstore.Ino, name string) error {
+	if err := checkName("rmdir", name); err != nil {
+		return err
+	}
+	defer d.changes.Add(1)
+	return d.run(ctx, "rmdir", once, statement{
+		sql:  "select mediafs.rmdir($1, $2, $3, $4)",
+		args: []any{d.id, int64(parent), []byte(name), time.Now().UnixNano()},
+	})
+}
+
+// Rename is one round trip.
+func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) error {
+	if err := errors.Join(checkName("rename", op.Name), checkName("rename", op.NewName)); err != nil {
+		return err
+	}
+	position, err := d.number(ctx)
+	if err != nil {
+		return err
+	}
+	return d.dropping(ctx, "rename", "select "+attrColumns+" from mediafs.rename($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
+		d.id, int64(op.Parent), []byte(op.Name), int64(op.NewParent), []byte(op.NewName), int32(op.Mode), position,
+		time.Now().UnixNano(), d.mount, d.open())
+}
+
+// dropping runs an operation that may take the last name of a file, which its rows then give.
+func (d *Drive) dropping(ctx context.Context, op, sql string, args ...any) error {
+	err := d.run(ctx, op, once, statement{sql: sql, args: args, each: func(rows pgx.Rows) error {
+		var r row
+		if err := r.scan(rows); err != nil {
+			return err
+		}
+		if b := d.peek(r.attr.Ino); b != nil {
+			b.renamed(r)
+			d.forget(b)
+		}
+		if r.attr.Nlink == 0 && r.attr.IsRegular() {
+			d.collectSoon()
+		}
+		return nil
+	}})
+	d.changes.Add(1)
+	return err
+}
+
+// Readlink is one round trip.
+func (d *Drive) Readlink(ctx context.Context, ino blobstore.Ino) (string, error) {
+	var target []byte
+	var found bool
+	err := d.run(ctx, "readlink", reading, statement{
+		sql:  "select n.target from mediafs.nodes n where n.drive_id = $1 and n.ino = $2",
+		args: []any{d.id, int64(ino)},
+		each: func(r pgx.Rows) error { found = true; return r.Scan(&target) },
+	})
+	switch {
+	case err != nil:
+		return "", err
+	case !found:
+		return "", translate(ctx, "readlink", blobstore.ErrNotExist)
+	case target == nil:
+		return "", translate(ctx, "readlink", blobstore.ErrInvalid)
+	}
+	return string(target), nil
+}
+
+func checkName(op, name string) error {
+	if err := blobstore.CheckName(name); err != nil {
+		return fmt.Errorf("pgstore: %s: %w", op, err)
+	}
+	return nil
+}

@@ -1,0 +1,176 @@
+// Package pgstore keeps drives as rows in Postgres.
+//
+// The tables and what they promise are in migrations/001_store.sql. Three rules hold the package together:
+//
+//   - One operation is one transaction in one round trip. What takes more than one statement is a function of the database
+//     (migrations/002_operations.sql); the session's token travels in front of it in the same transaction.
+//   - The database checks the owner: every table has forced row-level security by that token. Nothing here has to be right for
+//     one user's files to be out of another's reach.
+//   - Content is chunks of one size, and a chunk, the file's size and its times are stored together. What is written is kept
+//     in memory first, within a budget, and leaves in the background; Sync and Flush wait until it is durable.
+//
+// Operations on names and attributes commit without waiting for the disk: after a crash of the database server the last of
+// them may be undone, in order, never half done. Sync and Flush wait for the disk, which covers all that was before.
+package pgstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/semaphore"
+
+	"mediafs/auth"
+	"mediafs/blobstore"
+)
+
+// Options are the budgets of a Store. The zero value of each is its default.
+type Options struct {
+	Logger *slog.Logger
+
+	Connections    int   // to the database at most; 8
+	PendingBytes   int64 // memory for what is written and not yet stored; 64 MiB
+	ReadAheadBytes int64 // memory for what is read before it is asked for; 32 MiB
+	ChunkSize      int   // of new drives, in bytes; a power of two; 64 KiB
+}
+
+func (o *Options) setDefaults() {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Connections == 0 {
+		o.Connections = 8
+	}
+	if o.PendingBytes == 0 {
+		o.PendingBytes = 64 << 20
+	}
+	if o.ReadAheadBytes == 0 {
+		o.ReadAheadBytes = 32 << 20
+	}
+	if o.ChunkSize == 0 {
+		o.ChunkSize = 64 << 10
+	}
+}
+
+// Store is a blobstore.Store in a Postgres database. It is also the auth.Authenticator of the sessions that the database knows.
+type Store struct {
+	pool      *pgxpool.Pool
+	log       *slog.Logger
+	host      string
+	chunkSize int
+
+	pending   *semaphore.Weighted // bytes of pieces not yet stored
+	readAhead *semaphore.Weighted // bytes of segments
+	pieces    sync.Pool           // of *[]byte of the largest chunk size seen
+}
+
+var (
+	_ blobstore.Store    = (*Store)(nil)
+	_ auth.Authenticator = (*Store)(nil)
+)
+
+// Open connects to the store at a postgres:// address. Errors: ErrUnreachable, ErrNotInitialised, ErrOlderSchema,
+// ErrNewerSchema, ErrPrivilege.
+//
+// A login that the policies do not bind (a superuser, an owner of the tables) steps down to the role mediafs on every
+// connection before anything else.
+func Open(ctx context.Context, url string, o Options) (*Store, error) {
+	o.setDefaults()
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, addressError(err)
+	}
+	config.MaxConns = int32(o.Connections)
+	config.ConnConfig.ConnectTimeout = 5 * time.Second
+	config.ConnConfig.RuntimeParams["application_name"] = "mediafs"
+	config.AfterConnect = stepDown
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, addressError(err)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	s := &Store{
+		pool:      pool,
+		log:       o.Logger,
+		host:      host,
+		chunkSize: o.ChunkSize,
+		pending:   semaphore.NewWeighted(o.PendingBytes),
+		readAhead: semaphore.NewWeighted(o.ReadAheadBytes),
+	}
+	if err := pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error { return checkSchema(ctx, c.Conn()) }); err != nil {
+		pool.Close()
+		return nil, connectError(err)
+	}
+	return s, nil
+}
+
+// Close ends the connections.
+func (s *Store) Close() error {
+	s.pool.Close()
+	return nil
+}
+
+// stepDown makes a new connection one that the policies bind, or refuses it with ErrPrivilege.
+func stepDown(ctx context.Context, c *pgx.Conn) error {
+	var schema, above, member bool
+	err := c.QueryRow(ctx, `
+		select to_regnamespace('mediafs') is not null,
+			r.rolsuper or r.rolbypassrls or exists (
+				select from pg_roles o where o.rolname = 'mediafs_owner' and pg_has_role(r.oid, o.oid, 'member')),
+			exists (select from pg_roles m where m.rolname = 'mediafs' and pg_has_role(r.oid, m.oid, 'usage'))
+		from pg_roles r where r.rolname = current_user`).Scan(&schema, &above, &member)
+	switch {
+	case err != nil:
+		return err
+	case !schema:
+		return ErrNotInitialised
+	case !member:
+		return fmt.Errorf("%w: login %q is not a member of the role mediafs: GRANT mediafs TO it", ErrPrivilege, c.Config().User)
+	case above:
+		if _, err := c.Exec(ctx, "set role mediafs"); err != nil {
+			return fmt.Errorf("%w: login %q can't step down to the role mediafs: %w", ErrPrivilege, c.Config().User, err)
+		}
+	}
+	return nil
+}
+
+// Authenticate asks the database whose token it is: an account's, or a session of the web application in the same database.
+func (s *Store) Authenticate(ctx context.Context, token auth.Token) (auth.Session, error) {
+	session := auth.Session{Token: token}
+	if token.IsZero() {
+		return session, auth.ErrInvalid
+	}
+	var user, role string
+	var expires *time.Time
+	var banned bool
+	err := s.pool.QueryRow(ctx, "select user_id, role, expires_at, coalesce(banned, false) from mediafs.whoami($1)", token.Reveal()).
+		Scan(&user, &role, &expires, &banned)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return auth.Session{}, auth.ErrInvalid
+	case err != nil:
+		return auth.Session{}, connectError(err)
+	case banned:
+		return auth.Session{}, auth.ErrBanned
+	}
+	session.User = auth.UserID(user)
+	if session.Role, err = auth.ParseRole(role); err != nil {
+		return auth.Session{}, err
+	}
+	if expires != nil {
+		session.Expires = *expires
+	}
+	if err := session.Check(time.Now()); err != nil {
+		return auth.Session{}, err
+	}
+	return session, nil
+}

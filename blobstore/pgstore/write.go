@@ -1,0 +1,376 @@
+package pgstore
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"mediafs/auth"
+	"mediafs/blobstore"
+)
+
+// batchBytes is how much one transaction stores at most, and how much has to be complete before it leaves by itself.
+const batchBytes = 2 << 20
+
+// A piece is what is written of one chunk and not stored yet.
+type piece struct {
+	data    []byte   // a chunk's length; only what extents cover means anything
+	extents []extent // sorted, apart from each other
+}
+
+// An extent is the bytes [from, to) of a chunk.
+type extent struct{ from, to int }
+
+// bytes is how many are written.
+func (p *piece) bytes() int64 {
+	var n int
+	for _, e := range p.extents {
+		n += e.to - e.from
+	}
+	return int64(n)
+}
+
+// complete says whether the whole chunk is written.
+func (p *piece) complete() bool {
+	return len(p.extents) == 1 && p.extents[0] == extent{0, len(p.data)}
+}
+
+// add notes that [from, to) is written.
+func (p *piece) add(from, to int) {
+	merged := extent{from, to}
+	kept := p.extents[:0:0]
+	for _, e := range p.extents {
+		if e.to < merged.from || merged.to < e.from {
+			kept = append(kept, e)
+		} else {
+			merged = extent{min(e.from, merged.from), max(e.to, merged.to)}
+		}
+	}
+	kept = append(kept, merged)
+	slices.SortFunc(kept, func(a, b extent) int { return a.from - b.from })
+	p.extents = kept
+}
+
+// cut drops what is written at n and after.
+func (p *piece) cut(n int) {
+	kept := p.extents[:0]
+	for _, e := range p.extents {
+		if e.from < n {
+			kept = append(kept, extent{e.from, min(e.to, n)})
+		}
+	}
+	p.extents = kept
+}
+
+// WriteAt keeps the bytes in memory. It waits when the budget is used up, and fails when what is pending can't be stored
+// because there is no space, or no session.
+func (f *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
+	switch {
+	case off < 0:
+		return 0, translate(ctx, "write", blobstore.ErrInvalid)
+	case off > blobstore.MaxFileSize-int64(len(p)):
+		return 0, translate(ctx, "write", blobstore.ErrTooLarge)
+	}
+	b := f.blob
+	b.gate.RLock()
+	defer b.gate.RUnlock()
+	f.changed.Store(true)
+	var written int
+	for written < len(p) {
+		n, err := b.write(ctx, p[written:], off+int64(written))
+		if err != nil && written == 0 {
+			return 0, err
+		} else if err != nil {
+			break // the next write, or Flush, gives the error
+		}
+		written += n
+	}
+	b.drive.changes.Add(1)
+	b.mu.Lock()
+	full := int64(b.complete)*b.drive.chunk >= batchBytes
+	b.mu.Unlock()
+	if full {
+		b.storeInBackground(wholeBatches)
+	}
+	return written, nil
+}
+
+// write keeps as much of p as falls in one chunk.
+func (b *blob) write(ctx context.Context, p []byte, off int64) (int, error) {
+	d := b.drive
+	idx, from := int32(off/d.chunk), int(off%d.chunk)
+	n := min(len(p), int(d.chunk)-from)
+
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failing != nil && isFinal(b.failing) {
+		return 0, b.failing
+	}
+	if b.dirty[idx] == nil {
+		b.mu.Unlock()
+		data, err := d.reserve(ctx)
+		b.mu.Lock()
+		if err != nil {
+			return 0, err
+		}
+		if b.dirty[idx] == nil {
+			if !b.pending() {
+				b.since = time.Now()
+			}
+			b.dirty[idx] = &piece{data: data}
+		} else {
+			d.unreserve(data)
+		}
+	}
+	piece := b.dirty[idx]
+	was := piece.complete()
+	copy(piece.data[from:], p[:n])
+	piece.add(from, from+n)
+	if !was && piece.complete() {
+		b.complete++
+	}
+	b.attr.Size = max(b.attr.Size, off+int64(n))
+	b.attr.MtimeNs = time.Now().UnixNano()
+	b.attr.CtimeNs = b.attr.MtimeNs
+	b.mtimePending = true
+	return n, nil
+}
+
+// isFinal says whether trying again is pointless until somebody does something.
+func isFinal(err error) bool {
+	for _, final := range []error{blobstore.ErrNoSpace, blobstore.ErrQuota, blobstore.ErrReadOnly, blobstore.ErrStale,
+		auth.ErrInvalid, auth.ErrExpired, auth.ErrRevoked, auth.ErrBanned} {
+		if errors.Is(err, final) {
+			return true
+		}
+	}
+	return false
+}
+
+// reserve takes memory for a piece from the budget, waiting for what is pending to be stored if there is none left.
+func (d *Drive) reserve(ctx context.Context) ([]byte, error) {
+	if !d.store.pending.TryAcquire(d.chunk) {
+		for _, b := range d.pendingBlobs() {
+			b.storeInBackground(everything)
+		}
+		if err := d.store.pending.Acquire(ctx, d.chunk); err != nil {
+			return nil, translate(ctx, "write: wait for memory", err)
+		}
+	}
+	if data, ok := d.store.pieces.Get().(*[]byte); ok && int64(cap(*data)) >= d.chunk {
+		return (*data)[:d.chunk], nil
+	}
+	return make([]byte, d.chunk), nil
+}
+
+func (d *Drive) unreserve(data []byte) {
+	d.store.pieces.Put(&data)
+	d.store.pending.Release(d.chunk)
+}
+
+// discard drops what is dirty at size and after. With mu.
+func (b *blob) discard(size int64) {
+	chunk := b.drive.chunk
+	for idx, p := range b.dirty {
+		if p.complete() {
+			b.complete--
+		}
+		p.cut(int(min(max(size-int64(idx)*chunk, 0), chunk)))
+		if p.complete() {
+			b.complete++
+		}
+		if len(p.extents) == 0 {
+			delete(b.dirty, idx)
+			b.drive.unreserve(p.data)
+		}
+	}
+}
+
+// what says what a store is to store.
+type what int
+
+const (
+	wholeBatches what = iota // complete pieces, as long as there is a batch of them
+	everything
+)
+
+// storeInBackground sees to it that a store runs. Errors are kept: the next Flush tries again and gives them.
+func (b *blob) storeInBackground(w what) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.storing || b.drive.life.Err() != nil {
+		return
+	}
+	b.storing = true
+	b.drive.tasks.Go(func() {
+		b.drive.attempt("store what was written", func(ctx context.Context) error { return b.store(ctx, w, false) })
+		b.mu.Lock()
+		b.storing = false
+		b.mu.Unlock()
+		b.drive.forget(b)
+	})
+}
+
+// store sends pending pieces, a batch a transaction, and returns when there are none left. With durable it also waits for the
+// disk, for what it sends itself.
+func (b *blob) store(ctx context.Context, w what, durable bool) error {
+	for {
+		if err := b.land(ctx); err != nil { // leaves mu locked
+			return err
+		}
+		if b.loaded && b.attr.Nlink == 0 && durable {
+			b.mu.Unlock()
+			return nil // nobody can find it after a crash
+		}
+		t, ok := b.takeOff(w)
+		b.mu.Unlock()
+		if !ok {
+			return nil
+		}
+		commits := b.drive.commits.Load()
+		r, err := b.drive.put(ctx, t, durable && t.last)
+		if err == nil && durable && t.last {
+			b.drive.isDurable(commits)
+		}
+		b.touchDown(t, r, err)
+		if errors.Is(err, blobstore.ErrStale) {
+			err = b.reload(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// A transfer is what one transaction stores.
+type transfer struct {
+	ino     blobstore.Ino
+	number  int64
+	idx     []int32
+	off     []int32 // where in its chunk a piece begins; wholeChunk, or wholeTail
+	data    [][]byte
+	size    int64  // where the last piece ends
+	known   int64  // the size in the database, as known here: pieces marked wholeTail reach as far
+	mtimeNs *int64 // nil: stays
+	ctimeNs int64
+	last    bool // nothing is left to be stored
+}
+
+const (
+	wholeChunk = -1
+	wholeTail  = -2
+)
+
+// takeOff makes the next batch the flight. With mu, and with no flight under way.
+func (b *blob) takeOff(w what) (transfer, bool) {
+	chunk := b.drive.chunk
+	if w == wholeBatches && int64(b.complete)*chunk < batchBytes || len(b.dirty) == 0 && !b.mtimePending {
+		return transfer{}, false
+	}
+	t := transfer{ino: b.ino, number: b.number, known: b.stored, ctimeNs: b.attr.CtimeNs}
+	b.flight = make(map[int32]*piece)
+	b.landed = make(chan struct{})
+	for _, idx := range slices.Sorted(maps.Keys(b.dirty)) {
+		p := b.dirty[idx]
+		if w == wholeBatches && !p.complete() {
+			continue
+		}
+		if int64(len(b.flight))*chunk >= batchBytes {
+			break
+		}
+		b.flight[idx] = p
+		delete(b.dirty, idx)
+		start := int64(idx) * chunk
+		for _, e := range p.extents {
+			off := int32(e.from)
+			switch {
+			case p.complete():
+				off = wholeChunk
+			case len(p.extents) == 1 && e.from == 0 && start+int64(e.to) >= b.stored:
+				off = wholeTail
+			}
+			t.idx, t.off, t.data = append(t.idx, idx), append(t.off, off), append(t.data, p.data[e.from:e.to])
+			t.size = max(t.size, start+int64(e.to))
+		}
+		if p.complete() {
+			b.complete--
+		}
+	}
+	if b.mtimePending {
+		mtime := b.attr.MtimeNs
+		t.mtimeNs = &mtime
+	}
+	t.last = len(b.dirty) == 0
+	return t, true
+}
+
+// put is one transaction: pieces, size and times.
+func (d *Drive) put(ctx context.Context, t transfer, durable bool) (row, error) {
+	defer d.changes.Add(1)
+	return d.one(ctx, "store", commit{durable: durable, repeat: true},
+		"select "+attrColumns+" from mediafs.put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
+		d.id, int64(t.ino), t.number, t.idx, t.off, t.data, t.size, t.known, t.mtimeNs, t.ctimeNs)
+}
+
+// touchDown ends a flight: what was stored is let go, what was not is dirty again, below what was written since.
+func (b *blob) touchDown(t transfer, r row, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.version++
+	flight := b.flight
+	b.flight = nil
+	close(b.landed)
+	b.landed = nil
+	b.failing = err
+	if err != nil {
+		for idx, older := range flight {
+			if newer := b.dirty[idx]; newer != nil {
+				if newer.complete() {
+					b.complete--
+				}
+				for _, e := range newer.extents {
+					copy(older.data[e.from:e.to], newer.data[e.from:e.to])
+					older.add(e.from, e.to)
+				}
+				b.drive.unreserve(newer.data)
+			}
+			b.dirty[idx] = older
+			if older.complete() {
+				b.complete++
+			}
+		}
+		return
+	}
+	for idx, p := range flight {
+		start := int64(idx) * b.drive.chunk
+		b.dropSegments(start, start+b.drive.chunk)
+		b.drive.unreserve(p.data)
+	}
+	if t.mtimeNs != nil && b.attr.MtimeNs == *t.mtimeNs {
+		b.mtimePending = false
+	}
+	b.since = time.Now()
+	b.stored = r.attr.Size
+	b.attr = b.withPending(r.attr)
+}
+
+// reload finds out what became of a file whose blob is not the one known here: another mount cut it to nothing, and what is
+// pending goes into the new blob; or it removed the file, and what is pending is lost with it: ErrStale.
+func (b *blob) reload(ctx context.Context) error {
+	r, err := b.drive.one(ctx, "store", reading, selectNode, b.drive.id, int64(b.ino))
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if errors.Is(err, blobstore.ErrNotExist) {
+		b.discard(0)
+		b.mtimePending = false
+		b.attr.Nlink = 0
+		b.failing = translate(ctx, "store", blobstore.ErrStale)
+		return b.failing
+	} else if err != nil {
+		return err
+	}
+	b.learn(r)
+	return nil
+}

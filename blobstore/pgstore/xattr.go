@@ -1,0 +1,89 @@
+package pgstore
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"mediafs/blobstore"
+)
+
+// GetXattr is one round trip.
+func (d *Drive) GetXattr(ctx context.Context, ino blobstore.Ino, name string) ([]byte, error) {
+	var value []byte
+	var found bool
+	err := d.run(ctx, "get xattr", reading, statement{
+		sql: `select x.value from mediafs.nodes n left join mediafs.xattrs x on x.drive_id = $1 and x.ino = $2 and x.name = $3
+			where n.drive_id = $1 and n.ino = $2`,
+		args: []any{d.id, int64(ino), []byte(name)},
+		each: func(r pgx.Rows) error { found = true; return r.Scan(&value) },
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case !found:
+		return nil, translate(ctx, "get xattr", blobstore.ErrNotExist)
+	case value == nil:
+		return nil, translate(ctx, "get xattr", blobstore.ErrNoXattr)
+	}
+	return value, nil
+}
+
+// SetXattr is one round trip.
+func (d *Drive) SetXattr(ctx context.Context, ino blobstore.Ino, name string, value []byte, mode blobstore.XattrMode) error {
+	switch {
+	case name == "":
+		return translate(ctx, "set xattr", blobstore.ErrInvalid)
+	case len(name) > blobstore.MaxXattrName || len(value) > blobstore.MaxXattrValue:
+		return translate(ctx, "set xattr", blobstore.ErrTooBig)
+	}
+	if value == nil {
+		value = []byte{}
+	}
+	c := once
+	if mode == blobstore.XattrSet {
+		c = repeating
+	}
+	defer d.changes.Add(1)
+	return d.run(ctx, "set xattr", c, statement{
+		sql:  "select mediafs.set_xattr($1, $2, $3, $4, $5, $6)",
+		args: []any{d.id, int64(ino), []byte(name), value, int32(mode), time.Now().UnixNano()},
+	})
+}
+
+// ListXattr is one round trip.
+func (d *Drive) ListXattr(ctx context.Context, ino blobstore.Ino) ([]string, error) {
+	var names []string
+	var found bool
+	err := d.run(ctx, "list xattrs", reading, statement{
+		sql: `select x.name from mediafs.nodes n left join mediafs.xattrs x on x.drive_id = $1 and x.ino = $2
+			where n.drive_id = $1 and n.ino = $2`,
+		args: []any{d.id, int64(ino)},
+		each: func(r pgx.Rows) error {
+			found = true
+			var name []byte
+			if err := r.Scan(&name); err != nil || name == nil {
+				return err
+			}
+			names = append(names, string(name))
+			return nil
+		},
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case !found:
+		return nil, translate(ctx, "list xattrs", blobstore.ErrNotExist)
+	}
+	return names, nil
+}
+
+// RemoveXattr is one round trip.
+func (d *Drive) RemoveXattr(ctx context.Context, ino blobstore.Ino, name string) error {
+	defer d.changes.Add(1)
+	return d.run(ctx, "remove xattr", once, statement{
+		sql:  "select mediafs.remove_xattr($1, $2, $3, $4)",
+		args: []any{d.id, int64(ino), []byte(name), time.Now().UnixNano()},
+	})
+}
