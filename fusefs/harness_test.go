@@ -239,3 +239,6 @@ func (w *wrapped) Create(
 	}
 	return file, attr, created, err
 }
+
+// discard is a log for tests that make requests fail on purpose.
+var discard = slog.New(slog.DiscardHandler)

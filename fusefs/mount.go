@@ -109,8 +109,10 @@ func mountOptions(o Options, privileged bool) *fuse.MountOptions {
 		Logger:                  slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
 		// A symbolic link's target never changes, and its number is never another node's.
 		EnableSymlinkCaching: true,
-		// On top of ASYNC_READ, AUTO_INVAL_DATA, PARALLEL_DIROPS and READDIRPLUS, which go-fuse asks for.
-		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_ASYNC_DIO |
+		// On top of ASYNC_READ, AUTO_INVAL_DATA, PARALLEL_DIROPS and READDIRPLUS, which go-fuse asks for. Not
+		// READDIRPLUS_AUTO: it gets attributes with the first part of a listing alone, and so a long `ls -l` would
+		// look up each of the rest.
+		ExtraCapabilities: fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_ASYNC_DIO |
 			// Otherwise the kernel asks for security.capability before each write. In return set-user-ID
 			// bits are ours to clear: see privileges.go.
 			fuse.CAP_HANDLE_KILLPRIV_V2,
