@@ -121,6 +121,19 @@ func (r *random) drawOpen(t *rapid.T) openPair {
 	return draw(t, "open file", r.files)
 }
 
+// wrongTwice is why an operation is left out: which of two things that are wrong is said is the store's to choose.
+const wrongTwice = "wrong in two ways"
+
+func (r *random) holdsNames(p pair) bool {
+	a, err := r.model.Attr(r.ctx, p.model)
+	return err == nil && a.IsDir() && a.Nlink > 0
+}
+
+func (r *random) has(folder pair, name string) bool {
+	_, err := r.model.Lookup(r.ctx, folder.model, name)
+	return err == nil
+}
+
 // drawOffset prefers offsets about a boundary.
 func drawOffset(t *rapid.T, what string) int64 {
 	near := draw(t, what+" near", append([]int64{0}, boundaries[:6]...))
@@ -175,6 +188,10 @@ func (r *random) make(t *rapid.T) {
 func (r *random) link(t *rapid.T) {
 	node := r.drawNode(t, "node", func(a *blobstore.Attr) bool { return !a.IsDir() })
 	parent, name := r.drawFolder(t, "parent"), drawName(t, "name")
+	a, err := r.model.Attr(r.ctx, node.model)
+	if bad := err != nil || a.IsDir() || a.Nlink == 0; bad && (!r.holdsNames(parent) || r.has(parent, name)) {
+		t.Skip(wrongTwice)
+	}
 	want, wantErr := r.model.Link(r.ctx, node.model, parent.model, name)
 	got, err := r.real.Link(r.ctx, node.real, parent.real, name)
 	r.sameNode(t, "link", got, want, err, wantErr)
@@ -197,6 +214,9 @@ func (r *random) rename(t *rapid.T) {
 	op := blobstore.Rename{
 		Name: drawName(t, "name"), NewName: drawName(t, "new name"),
 		Mode: draw(t, "mode", []blobstore.RenameMode{blobstore.RenameReplace, blobstore.RenameNoReplace, blobstore.RenameExchange}),
+	}
+	if !r.has(from, op.Name) && !r.holdsNames(to) {
+		t.Skip(wrongTwice)
 	}
 	op.Parent, op.NewParent = from.model, to.model
 	wantErr := r.model.Rename(r.ctx, op)
