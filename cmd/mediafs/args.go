@@ -18,31 +18,30 @@ func flagsFirst(app *cli.App, args []string) []string {
 	if completing(args) || len(args) < 2 {
 		return args
 	}
-	// The words that name the command come first; those before it are flags of the program, which take no value.
-	commands, flags := app.Commands, app.Flags
+	// The words that name the command come first, after flags of the program, which take no value.
+	commands := app.Commands
+	var command *cli.Command
 	at := 1
-	for at < len(args) {
-		if strings.HasPrefix(args[at], "-") {
-			if len(flags) > 0 { // of a command found already
-				break
-			}
-			at++
+	for ; at < len(args); at++ {
+		if command == nil && strings.HasPrefix(args[at], "-") {
 			continue
 		}
 		i := slices.IndexFunc(commands, func(c *cli.Command) bool { return c.HasName(args[at]) })
 		if i < 0 {
 			break
 		}
-		commands, flags = commands[i].Subcommands, commands[i].Flags
-		at++
+		command, commands = commands[i], commands[i].Subcommands
+	}
+	if command == nil {
+		return args
 	}
 	takesValue := func(arg string) bool {
 		name := strings.TrimLeft(arg, "-")
-		i := slices.IndexFunc(flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
+		i := slices.IndexFunc(command.Flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
 		if i < 0 {
 			return false // unknown, or with "=" and its value in it
 		}
-		_, isBool := flags[i].(*cli.BoolFlag)
+		_, isBool := command.Flags[i].(*cli.BoolFlag)
 		return !isBool
 	}
 	ordered := slices.Clone(args[:at])

@@ -38,6 +38,9 @@ type daemonOutcome struct {
 
 // startDaemon starts a daemon and returns when its drive is mounted, or with why it is not.
 func startDaemon(c *cli.Context, o mountOptions) (err error) {
+	if err := checkMountpoint(o.Mountpoint); err != nil {
+		return err // without a log
+	}
 	folder, err := runtimeFolder()
 	if err != nil {
 		return err

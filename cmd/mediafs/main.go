@@ -4,6 +4,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -29,6 +30,10 @@ func run(args []string, stdout, stderr io.Writer) exitCode {
 	err := app.Run(flagsFirst(app, args))
 	if err == nil {
 		return exitOK
+	}
+	var unknownTopic cli.ExitCoder // of `mediafs help TOPIC`; the library has no other of its own
+	if errors.As(err, &unknownTopic) {
+		err = &failure{code: exitUsage, why: err, way: "see `mediafs --help`"}
 	}
 	f := explain("", err, exitFailed)
 	fmt.Fprintf(stderr, "mediafs: %s\n", oneLine(f.Error()))
@@ -87,8 +92,8 @@ func onUsageError(c *cli.Context, err error, _ bool) error { return usageFailure
 
 // usageFailure is a command line that can't be understood.
 func usageFailure(c *cli.Context, err error) error {
-	help := c.Command.HelpName
-	return &failure{code: exitUsage, what: help, why: err, way: "see " + help + " --help"}
+	command := c.Command.HelpName
+	return &failure{code: exitUsage, what: strings.TrimPrefix(strings.TrimPrefix(command, "mediafs"), " "), why: err, way: "see `" + command + " --help`"}
 }
 
 // arguments returns the arguments of a command, which must be as many as there are names for them.
@@ -120,7 +125,7 @@ func programVersion() string {
 			return setting.Value
 		}
 	}
-	return "unknown"
+	return cmp.Or(info.Main.Version, "unknown")
 }
 
 func description() string {

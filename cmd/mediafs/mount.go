@@ -190,8 +190,8 @@ type attachment struct {
 }
 
 // attach opens a drive and mounts it. On an error nothing of it is left.
-func attach(ctx context.Context, o mountOptions, logger *slog.Logger) (m *attachment, err error) {
-	m = &attachment{}
+func attach(ctx context.Context, o mountOptions, logger *slog.Logger) (_ *attachment, err error) {
+	m := &attachment{}
 	if m.address, err = parseStore(o.Store); err != nil {
 		return nil, err
 	}

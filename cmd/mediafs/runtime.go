@@ -14,8 +14,8 @@ import (
 // not there: $MEDIAFS_RUNTIME_DIR, else $XDG_RUNTIME_DIR/mediafs, else /run/mediafs for root and /tmp/mediafs-UID for others.
 func runtimeFolder() (string, error) {
 	uid := os.Geteuid()
-	folder := filepath.Join(os.TempDir(), "mediafs-"+strconv.Itoa(uid))
-	forbidden := fs.FileMode(0o077) // anybody may make a folder in /tmp, so one that others can use may be somebody's trap
+	folder := "/tmp/mediafs-" + strconv.Itoa(uid) // whatever TMPDIR is, which may differ from one shell to the next
+	forbidden := fs.FileMode(0o077)               // anybody may make a folder in /tmp, so one that others can use may be somebody's trap
 	switch {
 	case os.Getenv("MEDIAFS_RUNTIME_DIR") != "":
 		folder, forbidden = os.Getenv("MEDIAFS_RUNTIME_DIR"), 0o022

@@ -123,11 +123,13 @@ func (a storeAddress) secrets() []string {
 		return []string{a.database}
 	}
 	secrets := []string{a.database, u.User.String() + "@"}
-	for _, name := range secretParameters {
-		for _, value := range u.Query()[name] {
-			secrets = append(secrets, name+"="+value, name+"="+url.QueryEscape(value))
+	for _, parameter := range strings.Split(u.RawQuery, "&") { // as written, and decoded
+		name, value, _ := strings.Cut(parameter, "=")
+		if slices.Contains(secretParameters, name) && value != "" {
+			secrets = append(secrets, parameter, name+"="+u.Query().Get(name))
 		}
 	}
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
 	return secrets
 }
 
