@@ -64,7 +64,7 @@ func (s *Store) Open(ctx context.Context, session auth.Session) (blobstore.Drive
 		return nil, err
 	}
 	d.life, d.stop = context.WithCancel(context.WithoutCancel(ctx))
-	err := d.run(ctx, "open drive", repeating, statement{
+	err := d.run(ctx, "open drive", durably, statement{ // a new drive outlives a crash of the server
 		sql:  "select drive_id, chunk_size from mediafs.open_drive($1, $2, $3)",
 		args: []any{d.token.Reveal(), s.chunkSize, time.Now().UnixNano()},
 		each: func(r pgx.Rows) error { return r.Scan(&d.id, &d.chunk) },

@@ -1,0 +1,15 @@
+package pgstore
+
+import (
+	"context"
+
+	"mediafs/auth"
+)
+
+// Session is one that opens the drive again.
+func (d *Drive) Session() auth.Session {
+	return auth.Session{User: "alice", Role: auth.RoleUser, Token: d.token}
+}
+
+// Collect has what was removed taken away now.
+func (d *Drive) Collect(ctx context.Context) error { return d.collectAll(ctx) }

@@ -1,0 +1,275 @@
+package pgstore_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"mediafs/auth"
+	"mediafs/blobstore"
+	"mediafs/blobstore/pgstore"
+	"mediafs/blobstore/pgstore/pgtest"
+)
+
+const writable = blobstore.OpenRead | blobstore.OpenWrite
+
+// attach opens the drive of a session; both ends with the test.
+func attach(t *testing.T, url string, session auth.Session, o pgstore.Options) *pgstore.Drive {
+	t.Helper()
+	store, err := pgstore.Open(t.Context(), url, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	drive, err := store.Open(t.Context(), session)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(drive.Close(context.Background()), store.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return drive.(*pgstore.Drive)
+}
+
+func create(t *testing.T, d *pgstore.Drive, name string) (blobstore.File, blobstore.Ino) {
+	t.Helper()
+	file, attr, _, err := d.Create(t.Context(), blobstore.RootIno, name, blobstore.NewNode{Mode: unix.S_IFREG | 0o600}, writable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = file.Close() })
+	return file, attr.Ino
+}
+
+func write(t *testing.T, f blobstore.File, data []byte, off int64) {
+	t.Helper()
+	if n, err := f.WriteAt(t.Context(), data, off); err != nil || n != len(data) {
+		t.Fatalf("write %d bytes at %d: got %d, %v", len(data), off, n, err)
+	}
+}
+
+func read(t *testing.T, f blobstore.File, n int, off int64) []byte {
+	t.Helper()
+	p := make([]byte, n)
+	got, err := f.ReadAt(t.Context(), p, off)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p[:got]
+}
+
+func noise(n int, seed uint64) []byte {
+	p := make([]byte, n)
+	r := rand.New(rand.NewPCG(seed, 0))
+	for i := range p {
+		p[i] = byte(r.Uint32())
+	}
+	return p
+}
+
+func TestAFileFarLargerThanTheBudgetIsWrittenAndReadWhole(t *testing.T) {
+	url := newStore(t)
+	d := attach(t, url, signIn(t, url, "alice"), pgstore.Options{PendingBytes: 512 << 10, ReadAheadBytes: 2 << 20})
+	file, ino := create(t, d, "video")
+	data := noise(24<<20+12345, 1)
+	for off := 0; off < len(data); off += 100_000 { // not a multiple of anything
+		write(t, file, data[off:min(off+100_000, len(data))], int64(off))
+	}
+	if err := file.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := d.PendingBytes(); n != 0 {
+		t.Errorf("pending after Flush: got %d bytes, want 0", n)
+	}
+	again, err := d.Open(t.Context(), ino, blobstore.OpenRead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	hash := sha256.New()
+	for off := int64(0); ; {
+		p := read(t, again, 128<<10, off)
+		if len(p) == 0 {
+			break
+		}
+		hash.Write(p)
+		off += int64(len(p))
+	}
+	if got, want := [32]byte(hash.Sum(nil)), sha256.Sum256(data); got != want {
+		t.Error("what is read is not what was written")
+	}
+}
+
+func TestReadersSeeEveryWriteWhileItIsBeingStored(t *testing.T) {
+	url := newStore(t)
+	d := attach(t, url, signIn(t, url, "alice"), pgstore.Options{PendingBytes: 1 << 20})
+	file, ino := create(t, d, "log")
+	reader, err := d.Open(t.Context(), ino, blobstore.OpenRead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	for round := range 60 {
+		block := bytes.Repeat([]byte{byte(round + 1)}, 300_000)
+		write(t, file, block, 0)
+		var g errgroup.Group
+		g.Go(func() error { return file.Sync(t.Context()) })
+		for range 20 {
+			if got := read(t, reader, len(block), 0); !bytes.Equal(got, block) {
+				t.Fatalf("round %d: read something older than what was written", round)
+			}
+		}
+		if err := g.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestWhatCannotBeStoredIsReportedKeptAndStoredLater(t *testing.T) {
+	url := newStore(t)
+	d := attach(t, url, signIn(t, url, "alice"), pgstore.Options{})
+	admin, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close(t.Context())
+	full := func(sql string) {
+		t.Helper()
+		if _, err := admin.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file, ino := create(t, d, "photo")
+	data := noise(700_000, 2)
+	write(t, file, data[:400_000], 0)
+	full(`create function mediafs.no_space() returns trigger language plpgsql as $$ begin raise exception 'no space' using errcode = '53100'; end $$;
+		create trigger no_space before insert on mediafs.chunks execute function mediafs.no_space()`)
+	if err := file.Flush(t.Context()); !errors.Is(err, blobstore.ErrNoSpace) {
+		t.Errorf("flush: got %v, want %v", err, blobstore.ErrNoSpace)
+	}
+	if _, err := file.WriteAt(t.Context(), data[400_000:], 400_000); !errors.Is(err, blobstore.ErrNoSpace) {
+		t.Errorf("write while nothing can be stored: got %v, want %v", err, blobstore.ErrNoSpace)
+	}
+	if got := read(t, file, len(data), 0); !bytes.Equal(got, data[:400_000]) {
+		t.Error("what was written can't be read while it waits")
+	}
+	full("drop trigger no_space on mediafs.chunks")
+	if err := file.Flush(t.Context()); err != nil {
+		t.Fatalf("flush with space again: got %v", err)
+	}
+	write(t, file, data[400_000:], 400_000)
+	if err := file.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	other := attach(t, url, d.Session(), pgstore.Options{})
+	again, err := other.Open(t.Context(), ino, blobstore.OpenRead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if got := read(t, again, len(data)+1, 0); !bytes.Equal(got, data) {
+		t.Error("what another mount reads is not what was written")
+	}
+}
+
+func TestManySmallWritesIntoOneChunkArriveAsWritten(t *testing.T) {
+	url := newStore(t)
+	session := signIn(t, url, "alice")
+	d := attach(t, url, session, pgstore.Options{})
+	file, ino := create(t, d, "database")
+	want := noise(1<<20, 3)
+	write(t, file, want, 0)
+	if err := file.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(4, 0))
+	for i := range 400 {
+		patch := noise(1+r.IntN(5000), uint64(i))
+		off := r.IntN(len(want) - len(patch))
+		copy(want[off:], patch)
+		write(t, file, patch, int64(off))
+		if i%37 == 0 {
+			if err := file.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := file.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	other := attach(t, url, session, pgstore.Options{})
+	again, err := other.Open(t.Context(), ino, blobstore.OpenRead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if got := read(t, again, len(want), 0); !bytes.Equal(got, want) {
+		t.Error("what is stored is not what was written")
+	}
+}
+
+func TestOperationsWaitForADatabaseThatComesBack(t *testing.T) {
+	cluster := pgtest.NewCluster(t)
+	url := cluster.URL("postgres")
+	if _, err := pgstore.Init(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	d := attach(t, url, signIn(t, url, "alice"), pgstore.Options{})
+	file, ino := create(t, d, "kept")
+	data := noise(300_000, 5)
+	write(t, file, data, 0)
+	if err := cluster.Stop(pgtest.Immediate); err != nil {
+		t.Fatal(err)
+	}
+	var g errgroup.Group
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	g.Go(func() error { return file.Flush(ctx) })
+	g.Go(func() error { _, err := d.Attr(ctx, blobstore.RootIno); return err })
+	if err := cluster.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatalf("what waited for the database: got %v", err)
+	}
+	again, err := d.Open(ctx, ino, blobstore.OpenRead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if got := read(t, again, len(data), 0); !bytes.Equal(got, data) {
+		t.Error("what is read is not what was written")
+	}
+}
+
+func TestAnOperationEndsAtItsDeadlineWhileTheDatabaseIsAway(t *testing.T) {
+	cluster := pgtest.NewCluster(t)
+	url := cluster.URL("postgres")
+	if _, err := pgstore.Init(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	d := attach(t, url, signIn(t, url, "alice"), pgstore.Options{})
+	if err := cluster.Stop(pgtest.Immediate); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := d.Attr(ctx, blobstore.RootIno); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want %v", err, context.DeadlineExceeded)
+	}
+	if _, err := d.Usage(t.Context()); err != nil { // answers with what it last heard
+		t.Errorf("usage: got %v", err)
+	}
+	if err := cluster.Start(); err != nil {
+		t.Fatal(err)
+	}
+}
