@@ -359,6 +359,9 @@ func (r *random) allocate(t *rapid.T) {
 func (r *random) copy(t *rapid.T) {
 	src, dst := r.drawOpen(t), r.drawOpen(t)
 	srcOff, dstOff, n := drawOffset(t, "from"), drawOffset(t, "to"), drawLength(t)
+	if a, err := r.model.Attr(r.ctx, src.node.model); err == nil && src.node == dst.node && srcOff+n > a.Size {
+		t.Skip("whether ranges of one file overlap past its end is the store's to say")
+	}
 	got, err := r.real.CopyRange(r.ctx, src.real, srcOff, dst.real, dstOff, n)
 	if errors.Is(err, blobstore.ErrNotSupported) {
 		t.Skip("the store does not copy")
