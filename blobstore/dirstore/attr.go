@@ -65,6 +65,11 @@ func (d *Drive) SetAttr(ctx context.Context, ino blobstore.Ino, change blobstore
 	}
 	defer fd.release()
 	d.changed.Store(true)
+	n.changes.Lock()
+	defer n.changes.Unlock()
+	if err := statx(fd.fd, "", &st); err != nil {
+		return attr, err
+	}
 	if change.Set.Has(blobstore.SetSize) {
 		if err := d.setSize(n, fd, uint32(st.Mode), change.Size); err != nil {
 			return attr, err
@@ -117,8 +122,8 @@ func setOwner(fd *descriptor, st *unix.Statx_t, change blobstore.AttrChange) err
 	return unix.Fchownat(fd.fd, "", uid, gid, unix.AT_EMPTY_PATH)
 }
 
-// setMode sets the mode that is asked for, or that another change has taken something from: chown(2) clears the set-user-ID
-// bit on its own, which here only SetKillPriv does. The mode before all changes is old.
+// setMode sets the mode that is asked for, or that the change of owner has taken something from: chown(2) clears the
+// set-user-ID bit on its own, which here only SetKillPriv does. The mode before all changes is old.
 func setMode(fd *descriptor, old uint32, change blobstore.AttrChange) error {
 	mode := old
 	if change.Set.Has(blobstore.SetMode) {
@@ -127,14 +132,11 @@ func setMode(fd *descriptor, old uint32, change blobstore.AttrChange) error {
 	if change.Set.Has(blobstore.SetKillPriv) {
 		mode = blobstore.DropPriv(mode)
 	}
-	if !change.Set.Has(blobstore.SetMode) {
-		var st unix.Statx_t
-		if err := statx(fd.fd, "", &st); err != nil {
-			return err
-		}
-		if uint32(st.Mode) == mode {
-			return nil
-		}
+	owner := change.Set.Has(blobstore.SetUID) || change.Set.Has(blobstore.SetGID)
+	wanted := change.Set.Has(blobstore.SetMode) // whose error is reported, and ctime changes, even if it is the same
+	special := old&^plain&permissions != 0 && old&unix.S_IFMT == unix.S_IFREG
+	if !wanted && mode == old && !(owner && special) {
+		return nil
 	}
 	return unix.Chmod(fd.path(), mode&permissions)
 }

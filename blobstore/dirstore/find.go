@@ -94,7 +94,7 @@ type step struct {
 // from there down again by the names in the table.
 func (d *Drive) descend(n *node) (*descriptor, error) {
 	if !n.folder {
-		return nil, blobstore.ErrNotDir
+		return nil, d.noFolder(n)
 	}
 	at, checked, way, err := d.climb(n)
 	if err != nil {
@@ -109,6 +109,16 @@ func (d *Drive) descend(n *node) (*descriptor, error) {
 		at = next
 	}
 	return at, nil
+}
+
+// noFolder is the error of going into a node that is none.
+func (d *Drive) noFolder(n *node) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(n.places) == 0 && len(n.files) == 0 {
+		return blobstore.ErrNotExist
+	}
+	return blobstore.ErrNotDir
 }
 
 // climb returns the nearest folder above n, or n itself, whose descriptor may be trusted, when that was checked, and the

@@ -1,6 +1,7 @@
 package dirstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -32,9 +33,6 @@ func (d *Drive) Link(ctx context.Context, ino, parent blobstore.Ino, name string
 		return attr, err
 	}
 	defer fd.release()
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return attr, blobstore.ErrPermission
-	}
 	p.entries.Lock()
 	defer p.entries.Unlock()
 	d.changed.Store(true)
@@ -106,9 +104,11 @@ func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) (err error) {
 	}
 	defer d.drop(from)
 	defer fromFolder.release()
+	var moving, there unix.Statx_t
 	to, toFolder, err := d.holdFolder(ctx, op.NewParent)
 	if err != nil {
-		return err
+		// That there is nothing to rename counts for more than that there is nowhere to put it.
+		return cmp.Or(d.statAt(fromFolder, op.Name, &moving), err)
 	}
 	defer d.drop(to)
 	defer toFolder.release()
@@ -118,7 +118,6 @@ func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) (err error) {
 	d.moves.RLock()
 	defer d.moves.RUnlock()
 	defer lockEntries(from, to)()
-	var moving, there unix.Statx_t
 	if err := d.statAt(fromFolder, op.Name, &moving); err != nil {
 		return err
 	}

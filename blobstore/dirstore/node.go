@@ -46,6 +46,9 @@ type node struct {
 	// could lose a name that is there. A name too many does no harm.
 	entries sync.RWMutex
 
+	// changes is held by a change of attributes, which takes several system calls.
+	changes sync.Mutex
+
 	places  []place // where it was seen, the last first; guarded by Drive.mu, like the next three
 	lookups uint64  // by the user, less what Forget took back
 	refs    int     // places of others in this folder, open files and folders, operations going on
