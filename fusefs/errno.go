@@ -24,6 +24,8 @@ var errnos = []struct {
 	{auth.ErrBanned, unix.EKEYREVOKED},
 	{auth.ErrInvalid, unix.EKEYREVOKED},
 
+	{blobstore.ErrStale, unix.ESTALE}, // before what it may wrap: see endNode and Create
+
 	{blobstore.ErrNotExist, unix.ENOENT},
 	{blobstore.ErrExist, unix.EEXIST},
 	{blobstore.ErrNotDir, unix.ENOTDIR},
@@ -45,7 +47,6 @@ var errnos = []struct {
 	{blobstore.ErrCrossDevice, unix.EXDEV},
 	{blobstore.ErrBusy, unix.EBUSY},
 	{blobstore.ErrTextBusy, unix.ETXTBSY},
-	{blobstore.ErrStale, unix.ESTALE},
 	{blobstore.ErrNotSupported, unix.EOPNOTSUPP},
 	{blobstore.ErrUnavailable, unix.EIO},
 

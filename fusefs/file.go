@@ -25,7 +25,7 @@ func (fs *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, 
 		if in.Flags&unix.O_EXCL == 0 && errors.Is(err, blobstore.ErrExist) {
 			err = fmt.Errorf("%w: %w", blobstore.ErrStale, err)
 		}
-		return r.end(err)
+		return r.endNode(err)
 	}
 	fs.fillEntry(&out.EntryOut, &attr)
 	fs.fillOpen(&out.OpenOut, &attr, file, flags, true)

@@ -27,6 +27,26 @@ type openFile struct {
 	file     blobstore.File
 	node     *openNode
 	writable bool
+
+	closing sync.Mutex // held by Unmount to sync the file and by Release to close it
+	closed  bool       // guarded by closing
+}
+
+// sync makes durable what was written, unless the file has been closed since it was found.
+func (f *openFile) sync(ctx context.Context) error {
+	f.closing.Lock()
+	defer f.closing.Unlock()
+	if f.closed {
+		return nil
+	}
+	return f.file.Sync(ctx)
+}
+
+func (f *openFile) close() error {
+	f.closing.Lock()
+	defer f.closing.Unlock()
+	f.closed = true
+	return f.file.Close()
 }
 
 // openDir is one open folder.
@@ -43,8 +63,10 @@ type openNode struct {
 	backing int32 // what the kernel calls the file it reads and writes itself; 0: none; fixed while the node is open
 	made    bool  // through this mount, by the first of its opens
 
-	labelled atomic.Bool  // somebody gave it a security.capability
-	plain    atomic.Int64 // when it was last seen without bits to clear (privileges.go), in nanoseconds since start; 0: never
+	labelled atomic.Bool // somebody gave it a security.capability
+
+	privileges sync.Mutex // held from asking for the mode until plain is set
+	plain      time.Time  // when it was last seen without bits to clear (privileges.go); guarded by privileges
 }
 
 func newHandles() handles {
@@ -63,7 +85,7 @@ func (h *handles) addFile(attr *blobstore.Attr, file blobstore.File, writable, m
 	if node == nil {
 		node = &openNode{ino: attr.Ino, made: made, backing: h.passthrough.register(file, attr)}
 		if made && !hasPrivileges(attr.Mode) {
-			node.plain.Store(sinceStart())
+			node.plain = time.Now()
 		}
 		h.nodes[attr.Ino] = node
 	}
@@ -88,7 +110,7 @@ func (h *handles) removeFile(handle uint64, ino blobstore.Ino) error {
 		h.passthrough.unregister(f.node.backing)
 	}
 	h.mu.Unlock()
-	return f.file.Close()
+	return f.close()
 }
 
 // file finds an open file of a node.
@@ -159,7 +181,7 @@ func (h *handles) sync(ctx context.Context) error {
 	h.mu.RUnlock()
 	var errs []error
 	for _, f := range writable {
-		errs = append(errs, f.file.Sync(ctx))
+		errs = append(errs, f.sync(ctx))
 	}
 	return errors.Join(errs...)
 }
@@ -170,7 +192,7 @@ func (h *handles) closeAll() []error {
 	defer h.mu.Unlock()
 	var errs []error
 	for _, f := range h.files {
-		if err := f.file.Close(); err != nil {
+		if err := f.close(); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -185,8 +207,3 @@ func (h *handles) closeAll() []error {
 	clear(h.nodes)
 	return errs
 }
-
-// sinceStart is a clock that never goes back.
-func sinceStart() int64 { return int64(time.Since(start)) + 1 }
-
-var start = time.Now()

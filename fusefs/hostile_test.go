@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"fmt"
+	"log/slog"
 	"math"
 	"testing"
 
@@ -159,6 +160,7 @@ func FuzzRequests(f *testing.F) {
 		fs := newFilesystem(newDrive(t), Options{Timeout: patience, Logger: discard})
 		panicked := ""
 		server := fuse.NewProtocolServer(fs, &fuse.MountOptions{
+			Logger:       slog.NewLogLogger(discard.Handler(), slog.LevelInfo),
 			PanicHandler: func(what any) fuse.Status { panicked = fmt.Sprint(what); return fuse.EIO },
 		})
 		server.HandleRequest([][]byte{request}, [][]byte{make([]byte, 1<<17)})

@@ -20,7 +20,7 @@ func (fs *filesystem) makeNode(operation string, caller *fuse.InHeader, name str
 	}
 	attr, err := fs.drive.Make(r.ctx, inoOf(caller.NodeId), name, node)
 	if err != nil {
-		return r.end(err)
+		return r.endNode(err)
 	}
 	fs.fillEntry(out, &attr)
 	return r.end(nil)
@@ -63,7 +63,7 @@ func (fs *filesystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out 
 	}
 	attr, err := fs.drive.Link(r.ctx, inoOf(in.Oldnodeid), inoOf(in.NodeId), name)
 	if err != nil {
-		return r.end(err)
+		return r.endNode(err)
 	}
 	fs.fillEntry(out, &attr)
 	return r.end(nil)

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"context"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,8 +19,10 @@ func hasPrivileges(mode uint32) bool { return blobstore.DropPriv(mode) != mode }
 // killPrivileges takes the bits away from an open node. As every write of an ordinary user asks for it, and hardly a file has
 // such bits, that a node has none is believed for as long as the kernel believes its attributes.
 func (fs *filesystem) killPrivileges(ctx context.Context, node *openNode) error {
-	now := sinceStart()
-	if seen := node.plain.Load(); seen != 0 && now-seen < int64(attrTimeout) {
+	node.privileges.Lock()
+	defer node.privileges.Unlock()
+	now := time.Now()
+	if now.Sub(node.plain) < attrTimeout {
 		return nil
 	}
 	attr, err := fs.drive.Attr(ctx, node.ino)
@@ -31,7 +34,7 @@ func (fs *filesystem) killPrivileges(ctx context.Context, node *openNode) error 
 			return err
 		}
 	}
-	node.plain.Store(now)
+	node.plain = now
 	return nil
 }
 
@@ -49,7 +52,9 @@ func (fs *filesystem) seenMode(ino blobstore.Ino, mode uint32) {
 		return
 	}
 	if node := fs.handles.node(ino); node != nil {
-		node.plain.Store(0)
+		node.privileges.Lock()
+		defer node.privileges.Unlock()
+		node.plain = time.Time{}
 	}
 }
 

@@ -65,6 +65,8 @@ func (r *request) end(err error) fuse.Status {
 	errno := errnoOf(err)
 	if isFault(errno) {
 		r.fs.faults.Add(1)
+	}
+	if errno == unix.EIO || errno == unix.ETIMEDOUT {
 		r.fs.log.LogAttrs(context.Background(), slog.LevelError, "request failed", slog.String("operation", r.name),
 			slog.Uint64("drive", uint64(r.fs.drive.ID())), slog.Uint64("ino", uint64(inoOf(r.node))),
 			slog.String("errno", unix.ErrnoName(errno)), slog.String("error", err.Error()))
@@ -72,8 +74,8 @@ func (r *request) end(err error) fuse.Status {
 	return fuse.Status(errno)
 }
 
-// endNode is end for a request about a node that the kernel knows by number. If that node is not there, the name it was found by
-// is out of date: ESTALE has the kernel look the name up again, where ENOENT would tell the program that there is no such file
+// endNode is end for a request in which ErrNotExist can only mean a node that the kernel knows by number, not a name. If that node
+// is not there, the name it was found by is out of date: ESTALE has the kernel look the name up again, where ENOENT would tell the program that there is no such file
 // though another mount has just put a new one in its place.
 func (r *request) endNode(err error) fuse.Status {
 	if errors.Is(err, blobstore.ErrNotExist) {
