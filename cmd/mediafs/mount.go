@@ -195,13 +195,6 @@ func attach(ctx context.Context, o mountOptions, logger *slog.Logger) (_ *attach
 	if m.address, err = parseStore(o.Store); err != nil {
 		return nil, err
 	}
-	folder, err := runtimeFolder()
-	if err != nil {
-		return nil, err
-	}
-	if err := checkMountpoint(o.Mountpoint); err != nil {
-		return nil, err
-	}
 	token, err := parseToken(o.Token)
 	if err != nil {
 		return nil, explain("token", err, exitToken)
@@ -223,6 +216,13 @@ func attach(ctx context.Context, o mountOptions, logger *slog.Logger) (_ *attach
 	}()
 	if m.session, err = authenticator.Authenticate(ctx, token); err != nil {
 		return nil, m.address.failedFor("token", err)
+	}
+	if err = checkMount(o.Mountpoint); err != nil {
+		return nil, err
+	}
+	folder, err := runtimeFolder()
+	if err != nil {
+		return nil, err
 	}
 	if m.drive, err = m.store.Open(ctx, m.session); err != nil {
 		return nil, m.address.failedFor(fmt.Sprintf("drive of %s", m.session.User), err)

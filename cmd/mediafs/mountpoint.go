@@ -2,17 +2,12 @@ package main
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
-
-	"mediafs/fusefs"
 )
 
 // mountType is what the kernel calls our mounts.
@@ -92,47 +87,4 @@ func unescapeOctal(s string) string {
 		b.WriteByte('\\')
 		s = s[i+1:]
 	}
-}
-
-// checkMountpoint says whether a drive can be mounted there, before anything is made for it: fusefs says so again, when the
-// drive is open.
-func checkMountpoint(path string) error {
-	err := mountpointError(path)
-	if err == nil {
-		return nil
-	}
-	return explain("", fmt.Errorf("mountpoint %s: %w", path, err), exitMountpoint)
-}
-
-func mountpointError(path string) error {
-	folder, err := os.Open(path)
-	switch {
-	case errors.Is(err, unix.ENOENT):
-		return fusefs.ErrMountpointMissing
-	case errors.Is(err, unix.ENOTCONN):
-		return fusefs.ErrStaleMount
-	case err != nil:
-		return fmt.Errorf("%w: %w", fusefs.ErrNotMounter, err)
-	}
-	defer folder.Close()
-	mounts, err := ourMounts()
-	if err != nil {
-		return err
-	}
-	if _, ok := mounts[path]; ok {
-		return fusefs.ErrMounted
-	}
-	info, err := folder.Stat()
-	switch {
-	case err != nil:
-		return err
-	case !info.IsDir():
-		return fusefs.ErrMountpointNotDir
-	}
-	if _, err := folder.Readdirnames(1); err == nil {
-		return fusefs.ErrMountpointNotEmpty
-	} else if !errors.Is(err, io.EOF) {
-		return err
-	}
-	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"mediafs/fusefs"
 )
 
@@ -71,14 +73,17 @@ func TestAFolderThatCannotBeAMountpointIsExitCode8AndMakesNoDrive(t *testing.T) 
 	store := newStore(t)
 	token := newUser(t, store, "anna")
 	dir, full := t.TempDir(), t.TempDir()
-	file := filepath.Join(full, "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
+	file, fifo := filepath.Join(full, "file"), filepath.Join(full, "fifo")
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), unix.Mkfifo(fifo, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	for mountpoint, want := range map[string]error{
 		filepath.Join(dir, "missing"): fusefs.ErrMountpointMissing,
 		file:                          fusefs.ErrMountpointNotDir,
+		filepath.Join(file, "below"):  fusefs.ErrMountpointNotDir,
 		full:                          fusefs.ErrMountpointNotEmpty,
+		fifo:                          fusefs.ErrMountpointNotDir,
+		"/proc":                       fusefs.ErrMounted,
 	} {
 		for _, flags := range [][]string{nil, {"--daemon"}} {
 			got := mediafs(t, append([]string{"mount", "--store", store, "--token-file", token, mountpoint}, flags...)...)
