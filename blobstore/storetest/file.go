@@ -244,7 +244,7 @@ var fileTests = []test{
 		w.gone(ino)
 		w.same(w.cat(w.lookup(root, "a").Ino), "another", "content of the name")
 	}},
-	{"a large file without a name takes no space when it was closed", func(w *world) {
+	{"a large file without a name is gone for every method when it was closed", func(w *world) {
 		f, ino := w.create(root, "a")
 		w.write(f, 0, pattern(6, 3<<20))
 		w.ok(f.Sync(w.ctx), "sync")
@@ -252,6 +252,9 @@ var fileTests = []test{
 		w.same(w.readAt(f, 2<<20, 1<<20), pattern(6, 3<<20)[2<<20:], "content")
 		w.close(f)
 		w.gone(ino)
+		for what, call := range callsOn(w, ino) {
+			w.gives(call(), blobstore.ErrNotExist, "%s", what)
+		}
 		w.reopen()
 		w.holds(root)
 	}},
