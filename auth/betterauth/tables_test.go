@@ -29,7 +29,7 @@ func connect(t *testing.T) *pgx.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close(context.Background()) })
+	t.Cleanup(func() { _ = conn.Close(context.Background()) })
 	run(t, conn, "SET TimeZone = 'America/New_York'")
 	return conn
 }
@@ -257,7 +257,9 @@ func TestDetectWorksInATransactionAndFindsNothingInOtherTables(t *testing.T) {
 
 func TestDetectSaysWhenItCannotAsk(t *testing.T) {
 	conn := connect(t)
-	conn.Close(t.Context())
+	if err := conn.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if got, ok, err := betterauth.Detect(t.Context(), conn); err == nil || ok {
 		t.Errorf("got %+v, %v, want an error", got, ok)
 	}

@@ -15,7 +15,7 @@ func completionCommand() *cli.Command {
 		Description: "Examples:\n\n" +
 			"  mediafs completion bash > ~/.local/share/bash-completion/completions/mediafs\n" +
 			"  mediafs completion zsh > /usr/local/share/zsh/site-functions/_mediafs",
-		BashComplete: func(c *cli.Context) { fmt.Fprintln(c.App.Writer, "bash\nzsh") },
+		BashComplete: func(c *cli.Context) { _, _ = io.WriteString(c.App.Writer, "bash\nzsh\n") },
 		Action: func(c *cli.Context) error {
 			args, err := arguments(c, "SHELL")
 			if err != nil {

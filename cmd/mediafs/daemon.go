@@ -102,7 +102,7 @@ func startDaemon(c *cli.Context, o mountOptions) (err error) {
 	if err := cmd.Process.Release(); err != nil {
 		return explain("daemon", err, exitFailed)
 	}
-	fmt.Fprintf(c.App.ErrWriter, "mediafs: the log is %s\n", o.Log)
+	tell(c.App.ErrWriter, "the log is "+o.Log)
 	return printMounted(c, got.Drive, o.Mountpoint)
 }
 

@@ -36,9 +36,12 @@ func run(args []string, stdout, stderr io.Writer) exitCode {
 		err = &failure{code: exitUsage, why: err, way: "see `mediafs --help`"}
 	}
 	f := explain("", err, exitFailed)
-	fmt.Fprintf(stderr, "mediafs: %s\n", oneLine(f.Error()))
+	tell(stderr, f.Error())
 	return f.code
 }
+
+// tell writes a line for the user. There is nobody to tell if that fails.
+func tell(stderr io.Writer, line string) { _, _ = fmt.Fprintf(stderr, "mediafs: %s\n", oneLine(line)) }
 
 func newApp(stdout, stderr io.Writer) *cli.App {
 	app := &cli.App{
@@ -155,7 +158,7 @@ func storeOf(c *cli.Context) (storeAddress, error) {
 	}
 	address, err := parseStore(s)
 	if err == nil && c.IsSet("store") && address.hasPassword() {
-		fmt.Fprintln(c.App.ErrWriter, "mediafs: warning: ps shows the password in --store: set MEDIAFS_STORE or PGPASSWORD, or use ~/.pgpass")
+		tell(c.App.ErrWriter, "warning: ps shows the password in --store: set MEDIAFS_STORE or PGPASSWORD, or use ~/.pgpass")
 	}
 	return address, err
 }

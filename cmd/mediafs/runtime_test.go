@@ -33,14 +33,14 @@ func TestTheRuntimeFolderIsTheFirstThatIsSet(t *testing.T) {
 
 func TestAFolderThatOthersCouldUseIsRefused(t *testing.T) {
 	dir := t.TempDir()
-	make := func(name string, mode os.FileMode) string {
+	mkdir := func(name string, mode os.FileMode) string {
 		path := filepath.Join(dir, name)
 		if err := errors.Join(os.Mkdir(path, 0o700), os.Chmod(path, mode)); err != nil {
 			t.Fatal(err)
 		}
 		return path
 	}
-	private := make("private", 0o700)
+	private := mkdir("private", 0o700)
 	link, file := filepath.Join(dir, "link"), filepath.Join(dir, "file")
 	if err := errors.Join(os.Symlink(private, link), os.WriteFile(file, nil, 0o600)); err != nil {
 		t.Fatal(err)
@@ -51,10 +51,10 @@ func TestAFolderThatOthersCouldUseIsRefused(t *testing.T) {
 		want      string
 	}{
 		{private, 0o077, ""},
-		{make("readable", 0o755), 0o022, ""},
-		{make("readable, where nobody may", 0o755), 0o077, "open to others (mode 0755)"},
-		{make("group's", 0o770), 0o022, "open to others (mode 0770)"},
-		{make("everybody's", 0o777), 0o022, "open to others"},
+		{mkdir("readable", 0o755), 0o022, ""},
+		{mkdir("readable, where nobody may", 0o755), 0o077, "open to others (mode 0755)"},
+		{mkdir("group's", 0o770), 0o022, "open to others (mode 0770)"},
+		{mkdir("everybody's", 0o777), 0o022, "open to others"},
 		{link, 0o022, "is not a folder"},
 		{file, 0o022, "is not a folder"},
 		{filepath.Join(dir, "missing", "deeper"), 0o022, "no such file"},
@@ -65,7 +65,7 @@ func TestAFolderThatOthersCouldUseIsRefused(t *testing.T) {
 		}
 	}
 	if os.Geteuid() == 0 {
-		other := make("another's", 0o700)
+		other := mkdir("another's", 0o700)
 		if err := os.Chown(other, 4321, 4321); err != nil {
 			t.Fatal(err)
 		}

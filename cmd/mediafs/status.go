@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -76,13 +77,12 @@ func printStatus(w io.Writer, list []mountStatus) error {
 		_, err := fmt.Fprintln(w, "nothing is mounted")
 		return err
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "DRIVE\tMOUNTPOINT\tSTORE\tSESSION ENDS\tOPEN\tPENDING\tERRORS\tSINCE")
+	rows := [][]string{{"DRIVE", "MOUNTPOINT", "STORE", "SESSION ENDS", "OPEN", "PENDING", "ERRORS", "SINCE"}}
 	var remarks []string
 	for _, s := range list {
-		where := oneLine(cmp.Or(s.Mountpoint, fmt.Sprintf("process %d", s.PID)))
+		where := cmp.Or(s.Mountpoint, fmt.Sprintf("process %d", s.PID))
 		if s.Problem != "" {
-			fmt.Fprintf(table, "%s\t%s\t?\t?\t?\t?\t?\t?\n", oneLine(cmp.Or(s.Drive, "?")), where)
+			rows = append(rows, []string{cmp.Or(s.Drive, "?"), where, "?", "?", "?", "?", "?", "?"})
 			remarks = append(remarks, where+": "+s.Problem)
 			continue
 		}
@@ -93,8 +93,8 @@ func printStatus(w io.Writer, list []mountStatus) error {
 		if s.PendingBytes != nil {
 			pending = formatBytes(*s.PendingBytes)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%d\t%s\n", oneLine(s.Drive), where, oneLine(s.Store), ends,
-			s.OpenFiles, pending, s.Errors, s.Since.Local().Format(time.DateTime))
+		rows = append(rows, []string{s.Drive, where, s.Store, ends,
+			strconv.Itoa(s.OpenFiles), pending, strconv.FormatUint(s.Errors, 10), s.Since.Local().Format(time.DateTime)})
 		for _, note := range s.Notes {
 			remarks = append(remarks, where+": "+note)
 		}
@@ -102,7 +102,7 @@ func printStatus(w io.Writer, list []mountStatus) error {
 			remarks = append(remarks, where+": its log is "+s.Log)
 		}
 	}
-	if err := table.Flush(); err != nil {
+	if err := printTable(w, rows); err != nil {
 		return err
 	}
 	for _, remark := range remarks {
@@ -111,6 +111,21 @@ func printStatus(w io.Writer, list []mountStatus) error {
 		}
 	}
 	return nil
+}
+
+// printTable writes rows with their columns beneath each other.
+func printTable(w io.Writer, rows [][]string) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			cells[i] = oneLine(cell) // names may have tabs and line feeds in them
+		}
+		if _, err := fmt.Fprintln(table, strings.Join(cells, "\t")); err != nil {
+			return err
+		}
+	}
+	return table.Flush()
 }
 
 // formatBytes writes a number of bytes for people.

@@ -74,7 +74,7 @@ func runUmount(c *cli.Context) error {
 	if err := detach(ctx, mountpoint); err != nil {
 		return err
 	}
-	fmt.Fprintf(c.App.ErrWriter, "mediafs: no mediafs of yours answered for %s: its process is gone, or another user's; it was unmounted all the same\n", mountpoint)
+	tell(c.App.ErrWriter, "no mediafs of yours answered for "+mountpoint+": its process is gone, or another user's; it was unmounted all the same")
 	return waitUntilGone(ctx, mountpoint)
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -161,11 +160,10 @@ func listUsers(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		table := tabwriter.NewWriter(c.App.Writer, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "NAME\tROLE\tSINCE")
+		rows := [][]string{{"NAME", "ROLE", "SINCE"}}
 		for _, a := range list {
-			fmt.Fprintf(table, "%s\t%s\t%s\n", a.User, a.Role, a.Created.Local().Format(time.DateTime))
+			rows = append(rows, []string{string(a.User), string(a.Role), a.Created.Local().Format(time.DateTime)})
 		}
-		return table.Flush()
+		return printTable(c.App.Writer, rows)
 	})
 }
