@@ -47,7 +47,7 @@ type mountStatus struct {
 	Errors       uint64     `json:"errors"`
 	Notes        []string   `json:"notes"`
 	Since        time.Time  `json:"since"`
-	PID          int        `json:"pid"`
+	PID          int        `json:"pid,omitempty"`
 	Version      string     `json:"version"`
 	Log          string     `json:"log,omitempty"` // file; "": stderr
 	Problem      string     `json:"problem,omitempty"`

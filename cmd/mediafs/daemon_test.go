@@ -1,0 +1,25 @@
+package main
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestTheDaemonsEnvironmentHasNoSecret(t *testing.T) {
+	environment := []string{"HOME=/root", tokenVariable + "=mfs_secret", storeVariable + "=postgres://u:hunter2@h/d", "PGPASSFILE=/x", "MEDIAFS_RUNTIME_DIR=/r"}
+	want := []string{"HOME=/root", "PGPASSFILE=/x", "MEDIAFS_RUNTIME_DIR=/r", daemonVariable + "=1"}
+	before := slices.Clone(environment)
+	if got := daemonEnvironment(environment); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if !slices.Equal(environment, before) {
+		t.Error("the caller's list was changed")
+	}
+}
+
+func TestEachMountpointHasALogOfItsOwn(t *testing.T) {
+	a, b := logName("/mnt/a-b"), logName("/mnt/a/b")
+	if a == b || a != logName("/mnt/a-b") || len(a) != len("mount-0123456789ab.log") {
+		t.Errorf("got %s and %s", a, b)
+	}
+}
