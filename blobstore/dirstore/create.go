@@ -202,7 +202,7 @@ func settle(folder, made *descriptor, node blobstore.NewNode, st *unix.Statx_t) 
 // undo takes back a node that could not be made whole.
 func (d *Drive) undo(folder, made *descriptor, name string, flags int) {
 	if made != nil {
-		_ = made.release()
+		made.release()
 	}
 	if err := unix.Unlinkat(folder.fd, name, flags); err != nil {
 		d.store.log.Warn("a node that could not be made whole stays", "drive", d.name, "name", name, "error", err)

@@ -37,8 +37,11 @@ func (d *descriptor) acquire() bool {
 	}
 }
 
-// release gives a reference back and returns the error of close(2) if it was the last.
-func (d *descriptor) release() error {
+// release gives a reference back.
+func (d *descriptor) release() { _ = d.close() }
+
+// close gives a reference back and returns the error of close(2) if it was the last.
+func (d *descriptor) close() error {
 	if d.refs.Add(-1) > 0 {
 		return nil
 	}
@@ -134,7 +137,7 @@ func (f *folders) put(n *node, d *descriptor, checked time.Time) {
 	d.acquire() // can't fail: the caller has a reference
 	spare := f.swap(n, &kept{n, d, checked})
 	if spare != nil {
-		_ = spare.release()
+		spare.release()
 	}
 }
 

@@ -24,6 +24,8 @@ type dir struct {
 	// first entry and after the last.
 	buf, rest []byte
 	next      uint64
+
+	closed bool
 }
 
 // OpenDir opens a folder for listing.
@@ -158,9 +160,13 @@ func (l *dir) Sync(ctx context.Context) (err error) {
 	return retry(func() error { return unix.Fsync(l.d.fd) })
 }
 
-// Close lets the folder go.
+// Close lets the folder go. Closing it once more does nothing.
 func (l *dir) Close() (err error) {
+	if l.closed {
+		return nil
+	}
+	l.closed = true
 	defer wrap("close folder", l.node.ino, &err)
 	l.drive.drop(l.node)
-	return l.d.release()
+	return l.d.close()
 }

@@ -24,6 +24,11 @@
 // Descriptors of folders are kept for the most recently used ones; of files only while they are open, so that what
 // another program removes is really gone.
 //
+// # Contexts
+//
+// Whether a context has ended is looked at before an operation begins, and between the parts of a long one. A system call
+// that has begun runs to its end: Linux has no way to take one back from a disk that does not answer.
+//
 // # Locks
 //
 // From the outside in: Drive.renames, Drive.moves, node.entries, Drive.mu, folders.mu. The last two are never held over a system call.
@@ -39,6 +44,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -94,6 +100,7 @@ type Store struct {
 	root    *descriptor
 	folders *folders
 	trust   time.Duration // see the constant
+	closed  atomic.Bool
 
 	mu  sync.Mutex
 	ids map[auth.UserID]blobstore.DriveID // guarded by mu
@@ -161,7 +168,7 @@ func (s *Store) Open(ctx context.Context, session auth.Session) (blobstore.Drive
 	}
 	drive, err := s.openDrive(string(session.User), id)
 	if err != nil {
-		_ = s.root.release()
+		s.root.release()
 		return nil, fmt.Errorf("dirstore: open the drive of %s: %w", session.User, sentinel(err))
 	}
 	return drive, nil
@@ -195,7 +202,7 @@ func (s *Store) openDrive(name string, id blobstore.DriveID) (*Drive, error) {
 		return nil, err
 	}
 	top := newDescriptor(fd)
-	defer func() { _ = top.release() }()
+	defer top.release()
 	var st unix.Statx_t
 	if err := statx(fd, "", &st); err != nil {
 		return nil, err
@@ -242,5 +249,10 @@ func (s *Store) makeFolder(name string) error {
 	return err
 }
 
-// Close lets the root go.
-func (s *Store) Close() error { return s.root.release() }
+// Close lets the root go. Closing the store once more does nothing.
+func (s *Store) Close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	return s.root.close()
+}

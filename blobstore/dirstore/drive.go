@@ -134,10 +134,10 @@ func (d *Drive) Close(ctx context.Context) (err error) {
 	}
 	for _, n := range nodes {
 		if fd := d.store.folders.remove(n, true); fd != nil {
-			_ = fd.release()
+			fd.release()
 		}
 	}
-	return errors.Join(err, d.store.root.release())
+	return errors.Join(err, d.store.root.close())
 }
 
 // sync makes everything durable that went through this drive, and reports what of it the kernel could not write.

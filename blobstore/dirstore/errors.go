@@ -54,7 +54,7 @@ func sentinel(err error) error {
 	switch {
 	case !ok:
 		return err
-	case meaning == blobstore.ErrUnavailable: // which does not say what to do about it
+	case errors.Is(meaning, blobstore.ErrUnavailable): // which does not say what to do about it
 		return fmt.Errorf("%w: %w", meaning, errno)
 	}
 	return meaning

@@ -83,7 +83,7 @@ func (d *Drive) openThere(folder *descriptor, name string, flags blobstore.OpenF
 		return nil, err
 	}
 	if err := statx(opened.fd, "", st); err != nil {
-		_ = opened.release()
+		opened.release()
 		return nil, err
 	}
 	return opened, nil
@@ -208,7 +208,8 @@ func (f *file) Flush(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return fd.release()
+	fd.release()
+	return nil
 }
 
 // Allocate is fallocate(2).
@@ -264,7 +265,7 @@ func (f *file) Close() (err error) {
 		n.files = slices.Delete(n.files, i, i+1)
 	}
 	d.mu.Unlock()
-	err = f.d.release()
+	err = f.d.close()
 	d.drop(n)
 	return err
 }

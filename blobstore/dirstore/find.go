@@ -60,7 +60,7 @@ func (d *Drive) openAt(n *node, folder *descriptor, name string, flags int, st *
 	}
 	found := newDescriptor(fd)
 	if err := d.expect(n, found, "", st); err != nil {
-		_ = found.release()
+		found.release()
 		return nil, err
 	}
 	return found, nil
@@ -102,7 +102,7 @@ func (d *Drive) descend(n *node) (*descriptor, error) {
 	}
 	for i := len(way) - 1; i >= 0; i-- {
 		next, err := d.enterFolder(at, way[i], checked)
-		_ = at.release()
+		at.release()
 		if err != nil {
 			return nil, err
 		}
@@ -133,7 +133,7 @@ func (d *Drive) climb(n *node) (at *descriptor, checked time.Time, way []step, e
 			return at, checked, way, nil
 		}
 		if at != nil {
-			_ = at.release()
+			at.release()
 		}
 		switch {
 		case len(n.places) == 0:
@@ -163,10 +163,10 @@ func (d *Drive) enterFolder(from *descriptor, to step, checked time.Time) (*desc
 			return nil, err
 		}
 	} else if err := d.expect(to.node, from, to.name, &st); err != nil {
-		_ = folder.release()
+		folder.release()
 		// If it is not on the drive any more, let it go from the disk too.
 		if fd := d.store.folders.remove(to.node, false); fd != nil {
-			_ = fd.release()
+			fd.release()
 		}
 		return nil, err
 	}
@@ -201,7 +201,7 @@ func (d *Drive) open(n *node, st *unix.Statx_t) (fd *descriptor, err error) {
 		return fd, err
 	}
 	if err := d.statAt(fd, "", st); err != nil {
-		_ = fd.release()
+		fd.release()
 		return nil, err
 	}
 	return fd, nil
@@ -219,7 +219,7 @@ func (d *Drive) openNode(n *node, st *unix.Statx_t) (fd *descriptor, err error) 
 		return nil, err
 	}
 	if err := d.statFolder(fd, st); err != nil {
-		_ = fd.release()
+		fd.release()
 		return nil, err
 	}
 	return fd, nil

@@ -114,7 +114,7 @@ func (d *Drive) leave(p place, spare []*descriptor) []*descriptor {
 
 func release(spare []*descriptor) {
 	for _, fd := range spare {
-		_ = fd.release()
+		fd.release()
 	}
 }
 

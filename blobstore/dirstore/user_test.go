@@ -16,6 +16,9 @@ import (
 // ordinary is set in the environment of the tests that run as an ordinary user.
 const ordinary = "DIRSTORE_TEST_ORDINARY"
 
+// elsewhere are the long tests that privileges make no difference to.
+const elsewhere = "^(TestStoreThatFindsEveryNodeByName|TestDescriptorsAndMemoryDoNotGrowWithTheNodesKnown)$"
+
 // TestAllAsAnOrdinaryUser runs the tests of this package once more without root's privileges.
 func TestAllAsAnOrdinaryUser(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -35,7 +38,7 @@ func TestAllAsAnOrdinaryUser(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.CommandContext(t.Context(), program, "-test.failfast")
+	cmd := exec.CommandContext(t.Context(), program, "-test.failfast", "-test.skip="+elsewhere)
 	cmd.Dir = tmp
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, ordinary+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
