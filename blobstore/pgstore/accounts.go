@@ -37,8 +37,8 @@ func OpenAccounts(ctx context.Context, url string) (auth.Accounts, error) {
 }
 
 func (a *accounts) Add(ctx context.Context, user auth.UserID, role auth.Role) (auth.Token, error) {
-	if err := user.Check(); err != nil {
-		return auth.Token{}, err
+	if err := user.Check(); err != nil || user == publicName {
+		return auth.Token{}, auth.ErrUserID
 	}
 	if _, err := auth.ParseRole(string(role)); err != nil {
 		return auth.Token{}, err

@@ -29,6 +29,7 @@ type Drive struct {
 
 	numbers numbers
 	usage   usage
+	waiters waiters
 
 	commits atomic.Uint64 // transactions that committed without waiting for the disk
 	durable atomic.Uint64 // how many of those are known to be on it
@@ -45,13 +46,16 @@ type Drive struct {
 
 var _ blobstore.Drive = (*Drive)(nil)
 
+// publicName is no user's: the public drive has it.
+const publicName = "public"
+
 // Open attaches the drive of the session's user.
 func (s *Store) Open(ctx context.Context, session auth.Session) (blobstore.Drive, error) {
 	if err := session.Check(time.Now()); err != nil {
 		return nil, err
 	}
-	if err := session.User.Check(); err != nil {
-		return nil, fmt.Errorf("user %q: %w", session.User, err)
+	if err := session.User.Check(); err != nil || session.User == publicName {
+		return nil, fmt.Errorf("pgstore: open the drive of %q: %w", session.User, auth.ErrUserID)
 	}
 	d := &Drive{
 		store:   s,

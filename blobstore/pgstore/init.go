@@ -56,6 +56,7 @@ func connect(ctx context.Context, url string) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, addressError(err)
 	}
+	config.ConnectTimeout = connectTimeout
 	config.RuntimeParams["application_name"] = "mediafs"
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {

@@ -75,6 +75,9 @@ var (
 	_ auth.Authenticator = (*Store)(nil)
 )
 
+// connectTimeout is how long a server may take to answer a new connection.
+const connectTimeout = 5 * time.Second
+
 // Open connects to the store at a postgres:// address. Errors: ErrUnreachable, ErrNotInitialised, ErrOlderSchema,
 // ErrNewerSchema, ErrPrivilege.
 //
@@ -87,7 +90,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 		return nil, addressError(err)
 	}
 	config.MaxConns = int32(o.Connections)
-	config.ConnConfig.ConnectTimeout = 5 * time.Second
+	config.ConnConfig.ConnectTimeout = connectTimeout
 	config.ConnConfig.RuntimeParams["application_name"] = "mediafs"
 	config.AfterConnect = stepDown
 	pool, err := pgxpool.NewWithConfig(ctx, config)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"mediafs/auth"
@@ -149,13 +150,20 @@ func isFinal(err error) bool {
 	return false
 }
 
-// reserve takes memory for a piece from the budget, waiting for what is pending to be stored if there is none left.
+// reserve takes memory for a piece from the budget. If there is none left it waits for what is pending to be stored; that it can't
+// be, is then the error of whoever waits.
 func (d *Drive) reserve(ctx context.Context) ([]byte, error) {
 	if !d.store.pending.TryAcquire(d.chunk) {
+		waiting, fail := context.WithCancelCause(ctx)
+		defer fail(nil)
+		defer d.waiters.add(fail)()
 		for _, b := range d.pendingBlobs() {
 			b.storeInBackground(everything)
 		}
-		if err := d.store.pending.Acquire(ctx, d.chunk); err != nil {
+		if err := d.store.pending.Acquire(waiting, d.chunk); err != nil {
+			if ctx.Err() == nil {
+				return nil, context.Cause(waiting)
+			}
 			return nil, translate(ctx, "write: wait for memory", err)
 		}
 	}
@@ -163,6 +171,38 @@ func (d *Drive) reserve(ctx context.Context) ([]byte, error) {
 		return (*data)[:d.chunk], nil
 	}
 	return make([]byte, d.chunk), nil
+}
+
+// waiters are those who wait for memory.
+type waiters struct {
+	mu   sync.Mutex // guards the rest
+	last int
+	fail map[int]context.CancelCauseFunc
+}
+
+// add has fail called with what keeps pending bytes from being stored, until remove is called.
+func (w *waiters) add(fail context.CancelCauseFunc) (remove func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.fail == nil {
+		w.fail = make(map[int]context.CancelCauseFunc)
+	}
+	w.last++
+	id := w.last
+	w.fail[id] = fail
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.fail, id)
+	}
+}
+
+func (w *waiters) failAll(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, fail := range w.fail {
+		fail(err)
+	}
 }
 
 func (d *Drive) unreserve(data []byte) {
@@ -235,6 +275,9 @@ func (b *blob) store(ctx context.Context, w what, durable bool) error {
 			b.drive.isDurable(commits)
 		}
 		b.touchDown(t, r, err)
+		if err != nil && isFinal(err) {
+			b.drive.waiters.failAll(err)
+		}
 		if errors.Is(err, blobstore.ErrStale) {
 			err = b.reload(ctx)
 		}

@@ -273,3 +273,29 @@ func TestAnOperationEndsAtItsDeadlineWhileTheDatabaseIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestAWriterThatWaitsForMemoryIsToldWhyThereIsNone(t *testing.T) {
+	url := newStore(t)
+	d := attach(t, url, signIn(t, url, "alice"), pgstore.Options{PendingBytes: 256 << 10})
+	admin, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close(t.Context())
+	if _, err := admin.Exec(t.Context(), `create function mediafs.no_space() returns trigger language plpgsql as $$ begin raise exception 'no space' using errcode = '53100'; end $$;
+		create trigger no_space before insert on mediafs.chunks execute function mediafs.no_space()`); err != nil {
+		t.Fatal(err)
+	}
+	file, _ := create(t, d, "video")
+	for off := int64(0); ; off += 64 << 10 {
+		if _, err = file.WriteAt(t.Context(), noise(64<<10, 1), off); err != nil || off > 1<<20 {
+			break
+		}
+	}
+	if !errors.Is(err, blobstore.ErrNoSpace) {
+		t.Errorf("got %v, want %v", err, blobstore.ErrNoSpace)
+	}
+	if _, err := admin.Exec(t.Context(), "drop trigger no_space on mediafs.chunks"); err != nil {
+		t.Fatal(err)
+	}
+}

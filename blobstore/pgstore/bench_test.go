@@ -1,0 +1,188 @@
+package pgstore_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"mediafs/auth"
+	"mediafs/blobstore"
+	"mediafs/blobstore/pgstore"
+	"mediafs/blobstore/pgstore/pgtest"
+)
+
+// benchDrive is a new drive with chunks of a size.
+func benchDrive(b *testing.B, chunk int) blobstore.Drive {
+	b.Helper()
+	url := pgtest.New(b)
+	ctx := context.Background()
+	must := func(err error) {
+		b.Helper()
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	_, err := pgstore.Init(ctx, url)
+	must(err)
+	accounts, err := pgstore.OpenAccounts(ctx, url)
+	must(err)
+	token, err := accounts.Add(ctx, "alice", auth.RoleUser)
+	must(err)
+	must(accounts.Close())
+	store, err := pgstore.Open(ctx, url, pgstore.Options{ChunkSize: chunk})
+	must(err)
+	drive, err := store.Open(ctx, auth.Session{User: "alice", Role: auth.RoleUser, Token: token})
+	must(err)
+	b.Cleanup(func() {
+		must(drive.Close(ctx))
+		must(store.Close())
+	})
+	return drive
+}
+
+func benchFile(b *testing.B, d blobstore.Drive, name string) (blobstore.File, blobstore.Ino) {
+	b.Helper()
+	file, attr, _, err := d.Create(context.Background(), blobstore.RootIno, name, blobstore.NewNode{Mode: unix.S_IFREG | 0o600}, writable)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return file, attr.Ino
+}
+
+// fill writes n bytes in pieces as the kernel gives them, and makes them durable.
+func fill(b *testing.B, f blobstore.File, data []byte, n int64) {
+	b.Helper()
+	for off := int64(0); off < n; off += int64(len(data)) {
+		if _, err := f.WriteAt(context.Background(), data, off); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := f.Sync(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkChunkSize is what the size of chunks was chosen by.
+func BenchmarkChunkSize(b *testing.B) {
+	const size = 128 << 20
+	data := noise(1<<20, 1)
+	ctx := context.Background()
+	for _, chunk := range []int{16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, 1 << 20} {
+		b.Run(fmt.Sprintf("%dK", chunk>>10), func(b *testing.B) {
+			b.Run("write", func(b *testing.B) {
+				d := benchDrive(b, chunk)
+				b.SetBytes(size)
+				for i := 0; b.Loop(); i++ {
+					f, _ := benchFile(b, d, fmt.Sprint("video", i))
+					fill(b, f, data, size)
+					f.Close()
+				}
+			})
+			b.Run("read", func(b *testing.B) {
+				d := benchDrive(b, chunk)
+				f, ino := benchFile(b, d, "video")
+				fill(b, f, data, size)
+				f.Close()
+				b.SetBytes(size)
+				p := make([]byte, 128<<10)
+				for b.Loop() {
+					f, err := d.Open(ctx, ino, blobstore.OpenRead)
+					if err != nil {
+						b.Fatal(err)
+					}
+					for off := int64(0); off < size; off += int64(len(p)) {
+						if n, err := f.ReadAt(ctx, p, off); err != nil || n != len(p) {
+							b.Fatal(n, err)
+						}
+					}
+					f.Close()
+				}
+			})
+			b.Run("read-4K-random", func(b *testing.B) {
+				d := benchDrive(b, chunk)
+				f, _ := benchFile(b, d, "video")
+				fill(b, f, data, size)
+				p := make([]byte, 4096)
+				for b.Loop() {
+					if _, err := f.ReadAt(ctx, p, rand.Int64N(size/4096)*4096); err != nil {
+						b.Fatal(err)
+					}
+				}
+				f.Close()
+			})
+			b.Run("write-500x4K-random-sync", func(b *testing.B) {
+				d := benchDrive(b, chunk)
+				f, _ := benchFile(b, d, "video")
+				fill(b, f, data, size)
+				for b.Loop() {
+					for range 500 {
+						if _, err := f.WriteAt(ctx, data[:4096], rand.Int64N(size/4096)*4096); err != nil {
+							b.Fatal(err)
+						}
+					}
+					if err := f.Sync(ctx); err != nil {
+						b.Fatal(err)
+					}
+				}
+				f.Close()
+			})
+			b.Run("create-4K-close", func(b *testing.B) {
+				d := benchDrive(b, chunk)
+				for i := 0; b.Loop(); i++ {
+					f, _ := benchFile(b, d, fmt.Sprint("note", i))
+					if _, err := f.WriteAt(ctx, data[:4096], 0); err != nil {
+						b.Fatal(err)
+					}
+					if err := f.Flush(ctx); err != nil {
+						b.Fatal(err)
+					}
+					f.Close()
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkOperation is what one operation costs, each a round trip.
+func BenchmarkOperation(b *testing.B) {
+	ctx := context.Background()
+	d := benchDrive(b, 64<<10)
+	for i := range 1000 {
+		f, _ := benchFile(b, d, fmt.Sprint("there", i))
+		f.Close()
+	}
+	run := func(name string, do func(i int) error) {
+		b.Run(name, func(b *testing.B) {
+			for i := 0; b.Loop(); i++ {
+				if err := do(i); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	var made int
+	run("lookup", func(i int) error {
+		_, err := d.Lookup(ctx, blobstore.RootIno, fmt.Sprint("there", i%1000))
+		return err
+	})
+	run("attr", func(int) error { _, err := d.Attr(ctx, blobstore.RootIno); return err })
+	run("mkdir", func(int) error {
+		made++
+		_, err := d.Make(ctx, blobstore.RootIno, fmt.Sprint("made", made), blobstore.NewNode{Mode: unix.S_IFDIR | 0o700})
+		return err
+	})
+	run("chmod", func(i int) error {
+		_, err := d.SetAttr(ctx, blobstore.RootIno, blobstore.AttrChange{Set: blobstore.SetMode, Mode: 0o700 | uint32(i)&7})
+		return err
+	})
+	run("rename", func(i int) error {
+		return d.Rename(ctx, blobstore.Rename{Parent: blobstore.RootIno, Name: fmt.Sprintf("there%d%s", i%1000, dots(i/1000)),
+			NewParent: blobstore.RootIno, NewName: fmt.Sprintf("there%d%s", i%1000, dots(i/1000+1))})
+	})
+}
+
+// dots tells the rounds of renaming apart.
+func dots(n int) string { return fmt.Sprintf("%.*s", n%2, ".") }
