@@ -62,13 +62,9 @@ func (c *content) truncate(size int64) {
 
 // zero makes whole pages of the range holes and clears parts of others. The size stays.
 func (c *content) zero(off, n int64) {
-	end := off + n
-	if end >= c.size {
-		end = math.MaxInt64
-	}
 	for number, page := range c.pages {
 		start := number * pageSize
-		from, to := max(off-start, 0), min(end-start, pageSize)
+		from, to := max(off-start, 0), min(off+n-start, pageSize)
 		switch {
 		case from == 0 && to == pageSize:
 			delete(c.pages, number)

@@ -176,35 +176,37 @@ var timeTests = []test{
 		dir := w.mkdir(root, "dir")
 		ino := w.mkfile(root, "a", "content")
 		f := w.openFile(ino)
-		w.link(ino, root, "c")
+		at, aside := "a", "b"
+		move := func(mode blobstore.RenameMode) {
+			w.ok(w.rename(root, at, root, aside, mode), "rename %q to %q", at, aside)
+			at, aside = aside, at
+		}
+		xattr := func(value string) { w.setXattr(ino, "user.x", value, blobstore.XattrSet) }
 		for _, step := range []struct {
-			what   string
-			change func()
+			what            string
+			prepare, change func()
 		}{
-			{"chmod", func() { w.chmod(ino, 0o700) }},
-			{"utimens", func() { w.setMtime(ino, longAgo) }},
-			{"write", func() { w.write(f, 0, "x") }},
-			{"truncate", func() { w.truncate(ino, 9); w.truncate(ino, 8) }},
-			{"link and unlink", func() { w.link(ino, root, "b"); w.unlink(root, "b") }},
-			{"rename", func() { w.moves(root, "a", dir, "a"); w.moves(dir, "a", root, "a") }},
-			{"set an xattr", func() {
-				w.ok(w.drive.SetXattr(w.ctx, ino, "user.x", []byte("x"), blobstore.XattrSet), "set xattr")
-			}},
-			{"set and remove an xattr", func() {
-				w.ok(w.drive.SetXattr(w.ctx, ino, "user.y", nil, blobstore.XattrCreate), "set xattr")
-				w.ok(w.drive.RemoveXattr(w.ctx, ino, "user.y"), "remove xattr")
-			}},
-			{"exchange", func() { w.exchanges(root, "a", root, "dir"); w.exchanges(root, "a", root, "dir") }},
+			{"chmod", nil, func() { w.chmod(ino, 0o700) }},
+			{"utimens", nil, func() { w.setMtime(ino, longAgo) }},
+			{"write", nil, func() { w.write(f, 0, "x") }},
+			{"truncate", func() { w.truncate(ino, 9) }, func() { w.truncate(ino, 8) }},
+			{"rename", nil, func() { move(blobstore.RenameReplace) }},
+			{"exchange", func() { w.removeIfThere(root, aside); w.mkdir(root, aside) }, func() { move(blobstore.RenameExchange) }},
+			{"get another name", func() { w.removeIfThere(root, "n") }, func() { w.link(ino, root, "n") }},
+			{"lose a name", func() { w.removeIfThere(root, "n"); w.link(ino, root, "n") }, func() { w.unlink(root, "n") }},
 			{"lose a name to another file", func() {
+				w.removeIfThere(root, "n")
+				w.link(ino, root, "n")
 				w.make(root, "other", w.newNode(unix.S_IFREG|0o644))
-				w.moves(root, "other", root, "c")
-				w.unlink(root, "c")
-				w.link(ino, root, "c")
+			}, func() { w.moves(root, "other", root, "n") }},
+			{"set an xattr", nil, func() { xattr("value") }},
+			{"remove an xattr", func() { xattr("value") }, func() {
+				w.ok(w.drive.RemoveXattr(w.ctx, ino, "user.x"), "remove xattr")
 			}},
 		} {
-			w.advances(ino, step.what, step.change)
+			w.advances(ino, step.what, step.prepare, step.change)
 		}
-		w.advances(dir, "rename a folder", func() { w.moves(root, "dir", root, "d"); w.moves(root, "d", root, "dir") })
+		w.advances(dir, "rename a folder", func() { w.moves(root, "dir", root, "d") }, func() { w.moves(root, "d", root, "dir") })
 		w.close(f)
 	}},
 }
@@ -216,15 +218,26 @@ func (w *world) mtimeIs(ino blobstore.Ino, want int64) {
 	}
 }
 
-// advances repeats a change until the ctime of a node is a later one: a clock may tick only every few milliseconds.
-func (w *world) advances(ino blobstore.Ino, what string, change func()) {
+// advances repeats a change until it moves the ctime of a node on: a clock may tick only every few milliseconds.
+func (w *world) advances(ino blobstore.Ino, what string, prepare, change func()) {
 	w.Helper()
-	before := w.attr(ino).CtimeNs
 	for end := time.Now().Add(clockTimeout); time.Now().Before(end); {
+		if prepare != nil {
+			prepare()
+		}
+		before := w.attr(ino).CtimeNs
 		change()
 		if w.attr(ino).CtimeNs > before {
 			return
 		}
 	}
-	w.Errorf("%s: ctime stays %d", what, before)
+	w.Errorf("%s leaves ctime as it was", what)
+}
+
+// removeIfThere removes a name if it is there.
+func (w *world) removeIfThere(parent blobstore.Ino, name string) {
+	w.Helper()
+	if _, err := w.drive.Lookup(w.ctx, parent, name); err == nil {
+		w.removeAny(parent, name)
+	}
 }
