@@ -24,6 +24,7 @@ const (
 	codeUser       = 7
 	codeMountpoint = 8
 	codeFUSE       = 9
+	codeNotStored  = 10
 )
 
 // complains fails the test unless the program said, in one line, what is wrong, with that code.
@@ -371,10 +372,11 @@ func TestAUserWhoMayNotMountIsTold(t *testing.T) {
 		path, err := program()
 		check(t, err)
 		point := s.mountpoint(t)
+		root := person{home: s.person.home}
 		mount := []string{path, "mount", "--store", s.address, "--token-file", alice.tokenFile, point}
 
 		// A folder that is not the user's.
-		rootsOwn := t.TempDir()
+		rootsOwn := tempDir(t)
 		s.changesNothing(t, func() {
 			r := s.person.run(t, "/", append(slices.Clone(mount[:len(mount)-1]), rootsOwn)...)
 			complains(t, r, codeFUSE, rootsOwn)
@@ -384,14 +386,14 @@ func TestAUserWhoMayNotMountIsTold(t *testing.T) {
 			script := `mount -t tmpfs tmpfs /mnt; mkdir /mnt/bin
 				for program in /usr/bin/* /bin/*; do [[ $program == */fusermount* ]] || ln -sf "$(readlink -f "$program")" /mnt/bin/; done
 				export PATH=/mnt/bin; exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"`
-			r := person{}.run(t, "/", append([]string{"unshare", "--mount", "bash", "-euc", script, "bash"}, mount...)...)
+			r := root.run(t, "/", append([]string{"unshare", "--mount", "bash", "-euc", script, "bash"}, mount...)...)
 			complains(t, r, codeFUSE, "fusermount3", "fuse3")
 		})
 		// The device is closed to users.
 		s.changesNothing(t, func() {
 			script := `mount -t tmpfs tmpfs /mnt; mknod -m 600 /mnt/fuse c 10 229; mount --bind /mnt/fuse /dev/fuse
 				exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"`
-			r := person{}.run(t, "/", append([]string{"unshare", "--mount", "bash", "-euc", script, "bash"}, mount...)...)
+			r := root.run(t, "/", append([]string{"unshare", "--mount", "bash", "-euc", script, "bash"}, mount...)...)
 			complains(t, r, codeFUSE, "/dev/fuse")
 		})
 	})

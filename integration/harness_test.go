@@ -116,12 +116,19 @@ func nobody(t testing.TB) person {
 	if os.Geteuid() != 0 {
 		return person{}
 	}
-	// Sockets are in it, and their paths have to be short.
-	home, err := os.MkdirTemp(work, "nobody")
-	check(t, err)
-	p := person{uid: 65534, gid: 65534, home: home}
+	p := person{uid: 65534, gid: 65534, home: tempDir(t)}
 	give(t, p, p.home)
 	return p
+}
+
+// tempDir makes a folder that other users reach, unlike t.TempDir, and in which the path of a socket is not too long.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(work, "test")
+	check(t, err)
+	check(t, os.Chmod(dir, 0o755))
+	t.Cleanup(func() { check(t, os.RemoveAll(dir)) })
+	return dir
 }
 
 // give makes a file somebody's.
@@ -150,6 +157,7 @@ func (p person) command(ctx context.Context, dir string, argv ...string) *exec.C
 		"LC_ALL=C.UTF-8",
 		"TZ=UTC",
 		"GIT_CONFIG_NOSYSTEM=1",
+		"GORACE=atexit_sleep_ms=0", // a program that ends has no race to wait for
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if p.uid != 0 {

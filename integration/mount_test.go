@@ -118,11 +118,7 @@ func (m *mount) unmount(t testing.TB) {
 // wait waits for the program, which has been told to end, and for an end without errors.
 func (m *mount) wait(t testing.TB) {
 	t.Helper()
-	select {
-	case <-m.ended:
-	case <-time.After(deadline):
-		t.Fatalf("mediafs mount still runs %v after it was told to end\n%s", deadline, m.stderr)
-	}
+	m.waitForEnd(t)
 	if m.code != 0 {
 		t.Errorf("mediafs mount ended with code %d\n%s", m.code, m.stderr)
 	}
@@ -130,6 +126,16 @@ func (m *mount) wait(t testing.TB) {
 		t.Errorf("%s is still mounted", m.point)
 	}
 	m.checkRaces(t)
+}
+
+// waitForEnd waits for the program, however it ends.
+func (m *mount) waitForEnd(t testing.TB) {
+	t.Helper()
+	select {
+	case <-m.ended:
+	case <-time.After(deadline):
+		t.Fatalf("mediafs mount still runs %v after it was told to end\n%s", deadline, m.stderr)
+	}
 }
 
 func (m *mount) checkRaces(t testing.TB) {

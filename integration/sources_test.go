@@ -12,14 +12,16 @@ import (
 func TestASourceTreeIsKept(t *testing.T) {
 	onEachStore(t, func(t *testing.T, s *store) {
 		source := goSources(t)
+		program, err := lean() // it is about size
+		check(t, err)
 		alice := s.addUser(t, "alice")
-		m := s.mount(t, alice)
+		m := s.mountWith(t, program, alice, s.mountpoint(t))
 		s.person.run(t, s.dir, "cp", "-a", source, m.path("src")).ok(t)
 		sameTree(t, s.person, source, m.path("src"))
 		before := listing(t, s.person, m.point)
 		m.unmount(t)
 
-		m = s.mountAt(t, alice, m.point)
+		m = s.mountWith(t, program, alice, m.point)
 		sameTree(t, s.person, source, m.path("src"))
 		diffLines(t, "find after mounting again", before, listing(t, s.person, m.point))
 		out := s.person.run(t, s.dir, "rsync", "-a", "--itemize-changes", source+"/", m.path("src")+"/").ok(t)

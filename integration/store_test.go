@@ -71,8 +71,7 @@ func bareStore(t testing.TB, k kind, p person) *store {
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		missing(t, err.Error())
 	}
-	s := &store{kind: k, person: p, dir: t.TempDir()}
-	check(t, os.Chmod(s.dir, 0o755))
+	s := &store{kind: k, person: p, dir: tempDir(t)}
 	give(t, p, s.dir)
 	switch k {
 	case folder:
