@@ -1,7 +1,6 @@
 package dirstore
 
 import (
-	"cmp"
 	"context"
 	"errors"
 
@@ -104,11 +103,9 @@ func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) (err error) {
 	}
 	defer d.drop(from)
 	defer fromFolder.release()
-	var moving, there unix.Statx_t
 	to, toFolder, err := d.holdFolder(ctx, op.NewParent)
 	if err != nil {
-		// That there is nothing to rename counts for more than that there is nowhere to put it.
-		return cmp.Or(d.statAt(fromFolder, op.Name, &moving), err)
+		return err
 	}
 	defer d.drop(to)
 	defer toFolder.release()
@@ -118,6 +115,7 @@ func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) (err error) {
 	d.moves.RLock()
 	defer d.moves.RUnlock()
 	defer lockEntries(from, to)()
+	var moving, there unix.Statx_t
 	if err := d.statAt(fromFolder, op.Name, &moving); err != nil {
 		return err
 	}
