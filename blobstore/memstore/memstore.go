@@ -92,7 +92,7 @@ func (d *drive) ID() blobstore.DriveID { return d.id }
 
 func (d *drive) Owner() (uid, gid uint32) { return 0, 0 }
 
-func (d *drive) Close(ctx context.Context) error { return nil }
+func (d *drive) Close(context.Context) error { return nil }
 
 // Usage counts what is held, so it costs as much as the drive is large.
 func (d *drive) Usage(ctx context.Context) (u blobstore.Usage, err error) {
