@@ -102,6 +102,14 @@ func (w *world) gives(err, want error, what string, args ...any) {
 	}
 }
 
+// isNotThere checks the error of looking up a name where no name can be.
+func (w *world) isNotThere(err error, what string, args ...any) {
+	w.Helper()
+	if !errors.Is(err, blobstore.ErrNotDir) {
+		w.gives(err, blobstore.ErrNotExist, what, args...)
+	}
+}
+
 func (w *world) newNode(mode uint32) blobstore.NewNode {
 	uid, gid := w.drive.Owner()
 	return blobstore.NewNode{Mode: mode, UID: uid, GID: gid}
