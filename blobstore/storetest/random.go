@@ -113,8 +113,8 @@ func (r *random) drawNode(t *rapid.T, what string, kind func(a *blobstore.Attr) 
 
 func (r *random) drawFolder(t *rapid.T, what string) pair {
 	p := r.drawNode(t, what, (*blobstore.Attr).IsDir)
-	if _, err := r.model.Attr(r.ctx, p.model); err != nil && !r.folders[p.model] {
-		t.Skip(wrongTwice)
+	if a, err := r.model.Attr(r.ctx, p.model); !r.folders[p.model] && (err != nil || a.Nlink == 0) {
+		t.Skip(wrongTwice) // gone, and no folder
 	}
 	return p
 }
