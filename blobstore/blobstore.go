@@ -67,7 +67,8 @@ type Drive interface {
 }
 
 // Names are the entries of folders. A missing parent or node gives ErrNotExist, a parent that is not a folder ErrNotDir, a
-// name that is too long ErrNameTooLong.
+// name that is too long ErrNameTooLong. A node that somebody else removed or moved under the store's hands may give ErrStale. Lookup may give ErrNotExist for a parent that is not a folder: nothing is there, and
+// the kernel never asks.
 //
 // Every Attr that Lookup, Create, Make and Link return, and every entry that ReadDir passes on with attributes and its
 // callback takes, counts as one lookup of the node; Forget takes lookups back. A store that has to remember the nodes
@@ -174,7 +175,9 @@ type File interface {
 	// Sync returns once all that was written to the node, and its attributes and name, are durable (fsync(2)).
 	Sync(ctx context.Context) error
 
-	// Flush is Sync for what was written or made through this file. It is called at each close(2) of a descriptor.
+	// Flush stores what was written or made through this file, as close(2) does: it is called at each close of a
+	// descriptor. A store in a database commits, as Sync does; one in folders has given the bytes to the kernel before, and
+	// waits for the disk no more than the file system below.
 	Flush(ctx context.Context) error
 
 	// Allocate is fallocate(2): it reserves (AllocateKeepSize or not), zeroes or punches the range.

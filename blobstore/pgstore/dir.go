@@ -110,7 +110,7 @@ func (l *dir) fetch(ctx context.Context, after uint64, limit int) error {
 	var mode uint32
 	err := d.run(ctx, "list", reading,
 		statement{
-			sql:  "select n.mode, n.parent from mediafs.nodes n where n.drive_id = $1 and n.ino = $2",
+			sql:  "select n.mode, n.parent from mediafs.nodes n where n.drive_id = $1 and n.ino = $2 and n.nlink > 0",
 			args: []any{d.id, int64(l.ino)},
 			each: func(r pgx.Rows) error { l.page = l.page[:0]; return r.Scan(&mode, &l.parent) },
 		},

@@ -217,7 +217,7 @@ func TestATokenReachesNoOtherDriveEvenByItsNumbers(t *testing.T) {
 		"select mediafs.rename(" + d + ", 1, 'folder', 1, 'planted', 0, 99, 0, gen_random_uuid(), '{}')",
 		"select mediafs.set_attr(" + d + ", 1, 1, 511, 0, 0, 0, 0, 0, 0, 0, 65536, gen_random_uuid())",
 		"select mediafs.put(" + d + ", 16, 16, '{0}', '{-1}', '{planted}', 7, 0, 0, 0)",
-		"select mediafs.set_xattr(" + d + ", 1, 'user.planted', '', 0, 0)",
+		"select mediafs.set_xattr(" + d + ", 1, 'user.planted', '', 0, true, 0)",
 	} {
 		if err := h.exec(t, login, token, sql); err == nil {
 			t.Errorf("%s: got no error", sql)

@@ -15,8 +15,8 @@ func (d *Drive) GetXattr(ctx context.Context, ino blobstore.Ino, name string) ([
 	var found bool
 	err := d.run(ctx, "get xattr", reading, statement{
 		sql: `select x.value from mediafs.nodes n left join mediafs.xattrs x on x.drive_id = $1 and x.ino = $2 and x.name = $3
-			where n.drive_id = $1 and n.ino = $2`,
-		args: []any{d.id, int64(ino), []byte(name)},
+			where n.drive_id = $1 and n.ino = $2 and (n.nlink > 0 or $4)`,
+		args: []any{d.id, int64(ino), []byte(name), d.peek(ino).isOpen()},
 		each: func(r pgx.Rows) error { found = true; return r.Scan(&value) },
 	})
 	switch {
@@ -47,8 +47,8 @@ func (d *Drive) SetXattr(ctx context.Context, ino blobstore.Ino, name string, va
 	}
 	defer d.changes.Add(1)
 	return d.run(ctx, "set xattr", c, statement{
-		sql:  "select mediafs.set_xattr($1, $2, $3, $4, $5, $6)",
-		args: []any{d.id, int64(ino), []byte(name), value, int32(mode), time.Now().UnixNano()},
+		sql:  "select mediafs.set_xattr($1, $2, $3, $4, $5, $6, $7)",
+		args: []any{d.id, int64(ino), []byte(name), value, int32(mode), d.peek(ino).isOpen(), time.Now().UnixNano()},
 	})
 }
 
@@ -58,8 +58,8 @@ func (d *Drive) ListXattr(ctx context.Context, ino blobstore.Ino) ([]string, err
 	var found bool
 	err := d.run(ctx, "list xattrs", reading, statement{
 		sql: `select x.name from mediafs.nodes n left join mediafs.xattrs x on x.drive_id = $1 and x.ino = $2
-			where n.drive_id = $1 and n.ino = $2`,
-		args: []any{d.id, int64(ino)},
+			where n.drive_id = $1 and n.ino = $2 and (n.nlink > 0 or $3)`,
+		args: []any{d.id, int64(ino), d.peek(ino).isOpen()},
 		each: func(r pgx.Rows) error {
 			found = true
 			var name []byte
@@ -83,7 +83,7 @@ func (d *Drive) ListXattr(ctx context.Context, ino blobstore.Ino) ([]string, err
 func (d *Drive) RemoveXattr(ctx context.Context, ino blobstore.Ino, name string) error {
 	defer d.changes.Add(1)
 	return d.run(ctx, "remove xattr", once, statement{
-		sql:  "select mediafs.remove_xattr($1, $2, $3, $4)",
-		args: []any{d.id, int64(ino), []byte(name), time.Now().UnixNano()},
+		sql:  "select mediafs.remove_xattr($1, $2, $3, $4, $5)",
+		args: []any{d.id, int64(ino), []byte(name), d.peek(ino).isOpen(), time.Now().UnixNano()},
 	})
 }

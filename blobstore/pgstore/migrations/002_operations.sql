@@ -21,7 +21,7 @@ language plpgsql as $$
 begin
 	update mediafs.nodes n
 	set mtime_ns = p_now, ctime_ns = p_now, nlink = n.nlink + p_folders
-	where n.drive_id = p_drive and n.ino = p_ino
+	where n.drive_id = p_drive and n.ino = p_ino and n.nlink > 0
 	returning n.mode, n.gid into o_mode, o_gid;
 	if not found then
 		raise exception 'no such folder' using errcode = 'MF404';
@@ -191,7 +191,8 @@ begin
 			for update;
 	end if;
 	select count(*), count(*) filter (where p.mode & 61440 <> 16384) into v_parents, v_others from (
-		select n.mode from mediafs.nodes n where n.drive_id = p_drive and n.ino in (p_parent, p_new_parent) order by n.ino for update) p;
+		select n.mode from mediafs.nodes n where n.drive_id = p_drive and n.ino in (p_parent, p_new_parent) and n.nlink > 0
+		order by n.ino for update) p;
 	if v_others > 0 then
 		raise exception 'not a folder' using errcode = 'MF020';
 	elsif v_parents < 2 - (p_parent = p_new_parent)::integer then
@@ -489,13 +490,13 @@ end $$;
 
 -- Extended attributes ------------------------------------------------------------------------------------------------------
 
--- p_mode: 0 set, 1 must not be there, 2 must be there.
-create function mediafs.set_xattr(p_drive integer, p_ino bigint, p_name bytea, p_value bytea, p_mode integer, p_now bigint) returns void
+-- p_mode: 0 set, 1 must not be there, 2 must be there. p_open: the caller has the node open, so it need not have a name.
+create function mediafs.set_xattr(p_drive integer, p_ino bigint, p_name bytea, p_value bytea, p_mode integer, p_open boolean, p_now bigint) returns void
 language plpgsql as $$
 declare
 	v_there boolean;
 begin
-	update mediafs.nodes n set ctime_ns = p_now where n.drive_id = p_drive and n.ino = p_ino;
+	update mediafs.nodes n set ctime_ns = p_now where n.drive_id = p_drive and n.ino = p_ino and (n.nlink > 0 or p_open);
 	if not found then
 		raise exception 'no such node' using errcode = 'MF404';
 	end if;
@@ -512,10 +513,10 @@ begin
 		on conflict (drive_id, ino, name) do update set value = excluded.value;
 end $$;
 
-create function mediafs.remove_xattr(p_drive integer, p_ino bigint, p_name bytea, p_now bigint) returns void
+create function mediafs.remove_xattr(p_drive integer, p_ino bigint, p_name bytea, p_open boolean, p_now bigint) returns void
 language plpgsql as $$
 begin
-	update mediafs.nodes n set ctime_ns = p_now where n.drive_id = p_drive and n.ino = p_ino;
+	update mediafs.nodes n set ctime_ns = p_now where n.drive_id = p_drive and n.ino = p_ino and (n.nlink > 0 or p_open);
 	if not found then
 		raise exception 'no such node' using errcode = 'MF404';
 	end if;
