@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"errors"
 	"os"
 	"testing"
@@ -15,15 +16,22 @@ func TestAKilledMountLosesNothingThatWasClosed(t *testing.T) {
 		m := s.mount(t, alice)
 		c := copyInto(t, m.point)
 		c.waitUntilBusy(t)
-		check(t, m.cmd.Process.Kill())
-		whole := c.finish(t)
 		m.kill(t)
+		whole := c.finish(t)
+		m.clear(t)
 
 		m = s.mountAt(t, alice, m.point)
 		areWhole(t, m.point, whole)
 		// What was not closed may be there in part, and goes like any other file.
 		s.person.shell(t, m.point, "rm -f file-*").ok(t)
 		m.unmount(t)
+		if s.kind == postgres {
+			// For a minute nobody knows that the killed mount has no file open any more, so what was removed stays.
+			// As if it had passed:
+			_, err := s.connect(t).Exec(context.Background(), "UPDATE mediafs.mounts SET seen_at = seen_at - interval '1 hour'")
+			check(t, err)
+			s.mount(t, alice).unmount(t)
+		}
 		s.isEmpty(t)
 	})
 }

@@ -13,14 +13,15 @@ func makeRepository(t *testing.T, s *store) string {
 		git init -q -b main .
 		git config user.name 'A Tester'
 		git config user.email tester@example.org
-		cp -r "`+goSources(t)+`"/{net,os,archive} .
+		cp -r "`+goSources(t)+`"/{archive,encoding} .
 		git add .
 		git commit -qm 'the first'
 		for i in 1 2 3 4 5; do
-			echo "// $i" | tee -a net/*.go >/dev/null
-			git mv os/exec_$((i - 1)).go os/exec_$i.go 2>/dev/null || git mv os/exec.go os/exec_$i.go
+			echo "// $i" | tee -a encoding/json/*.go >/dev/null
 			git commit -qam "change $i"
 		done
+		git mv encoding/json encoding/other
+		git commit -qm moved
 		git tag -a v1 -m 'a tag'`).ok(t)
 	return dir
 }
@@ -44,9 +45,8 @@ func TestGitWorksOnADrive(t *testing.T) {
 			git config user.name 'A Tester'
 			git config user.email tester@example.org
 			git checkout -qb other
-			sed -i 1d net/*.go
+			sed -i 1d archive/*/*.go
 			git commit -qam 'on the drive'
-			git stash list
 			git checkout -q main
 			git merge -q --no-ff -m merged other
 			git gc -q --prune=now`).ok(t)

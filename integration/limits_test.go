@@ -179,6 +179,7 @@ func (zeros) Read(p []byte) (int, error) {
 // A full disk gives ENOSPC at the write, the fsync or the close; what was there before stays, and room that comes free is used.
 func TestAFullDiskIsTold(t *testing.T) {
 	requireRoot(t)
+	t.Parallel()
 	t.Run("folder", func(t *testing.T) {
 		t.Parallel()
 		s := bareStore(t, folder, person{})

@@ -145,12 +145,17 @@ func (m *mount) checkRaces(t testing.TB) {
 	}
 }
 
-// kill ends the program as kill -9 does, and takes away the mount that is left of it.
+// kill ends the program as kill -9 does. What is left of the mount is there until it is cleared.
 func (m *mount) kill(t testing.TB) {
 	t.Helper()
 	check(t, m.cmd.Process.Kill())
 	<-m.ended
 	m.checkRaces(t)
+}
+
+// clear takes away what a killed program has left of a mount.
+func (m *mount) clear(t testing.TB) {
+	t.Helper()
 	if isMounted(t, m.point) {
 		m.s.mediafs(t, "umount", m.point).ok(t)
 	}

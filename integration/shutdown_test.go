@@ -8,6 +8,7 @@ import (
 
 // A mount that is told to end while it is busy stores what is pending and goes.
 func TestASignalInTheMiddleOfACopyDrainsAndUnmounts(t *testing.T) {
+	t.Parallel()
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(signal.String(), func(t *testing.T) {
 			onEachStore(t, func(t *testing.T, s *store) {

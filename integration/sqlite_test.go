@@ -12,6 +12,7 @@ const (
 )
 
 func TestSQLiteWorksOnADrive(t *testing.T) {
+	t.Parallel()
 	for _, journal := range []string{"wal", "delete"} {
 		t.Run("journal mode "+journal, func(t *testing.T) {
 			asEveryone(t, func(t *testing.T, s *store) {

@@ -31,8 +31,9 @@ type store struct {
 	dir      string // for token files and mountpoints; the person's
 }
 
-// onEachKind runs a test for each kind of store.
+// onEachKind runs a test for each kind of store, beside other tests.
 func onEachKind(t *testing.T, test func(t *testing.T, k kind)) {
+	t.Parallel()
 	for _, k := range []kind{folder, postgres} {
 		t.Run(string(k), func(t *testing.T) {
 			t.Parallel()
@@ -46,15 +47,28 @@ func onEachStore(t *testing.T, test func(t *testing.T, s *store)) {
 	onEachKind(t, func(t *testing.T, k kind) { test(t, newStore(t, k, person{})) })
 }
 
-// asEveryone runs a test on each kind of store, as ourselves and as an ordinary user.
+// asEveryone runs a test on a fresh store of each kind, as ourselves and as an ordinary user.
 func asEveryone(t *testing.T, test func(t *testing.T, s *store)) {
-	onEachStore(t, test)
-	if os.Geteuid() != 0 {
-		return // we are an ordinary user
-	}
-	t.Run("as an ordinary user", func(t *testing.T) {
-		onEachKind(t, func(t *testing.T, k kind) { test(t, newStore(t, k, nobody(t))) })
+	onEachKind(t, func(t *testing.T, k kind) {
+		t.Run("as "+currentUser(), func(t *testing.T) {
+			t.Parallel()
+			test(t, newStore(t, k, person{}))
+		})
+		if os.Geteuid() != 0 {
+			return
+		}
+		t.Run("as an ordinary user", func(t *testing.T) {
+			t.Parallel()
+			test(t, newStore(t, k, nobody(t)))
+		})
 	})
+}
+
+func currentUser() string {
+	if os.Geteuid() == 0 {
+		return "root"
+	}
+	return "an ordinary user"
 }
 
 // newStore makes a store with mediafs init.
