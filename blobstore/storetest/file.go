@@ -245,6 +245,27 @@ var fileTests = []test{
 		w.gone(ino)
 		w.same(w.cat(w.lookup(root, "a").Ino), "another", "content of the name")
 	}},
+	{"a file without a name stays while it is open, whatever else is cut or removed meanwhile", func(w *world) {
+		for i := range 20 {
+			f, ino := w.create(root, "a")
+			w.unlink(root, "a")
+			for range 5 {
+				w.truncate(ino, 10)
+				w.nlink(ino, 0)
+				w.write(f, 0, "content")
+				w.truncate(ino, 0)
+				w.write(f, 0, "another content")
+				w.chmod(ino, 0o600)
+				w.mkfile(root, "b", "content")
+				w.unlink(root, "b")
+				w.same(w.content(f), "another content", "content")
+				w.ok(f.Sync(w.ctx), "sync in round %d", i)
+				w.same(w.content(f), "another content", "content after a sync")
+			}
+			w.close(f)
+			w.gone(ino)
+		}
+	}},
 	{"a large file without a name is gone for every method when it was closed", func(w *world) {
 		f, ino := w.create(root, "a")
 		w.write(f, 0, pattern(6, 3<<20))
