@@ -8,6 +8,9 @@ SHELL       := bash
 GOLANGCI_VERSION := v2.15.0
 GOLANGCI         := bin/golangci-lint-$(GOLANGCI_VERSION)
 
+# What is tested.
+PACKAGES ?= ./...
+
 # How long each fuzz target runs.
 FUZZTIME ?= 30s
 
@@ -106,19 +109,14 @@ run: deps build ## mount alice's drive of a sample store at var/mnt/alice
 	else
 		bin/mediafs mount --store $(STORE) --token-file var/alice.token --daemon "$$mountpoint"
 	fi
-	cat <<-END
-
-		Try:
-		  cp -a docs $$mountpoint/            copy something in
-		  ls -l $$mountpoint                  look at it
-		  ls -l $(STORE)                    the same, as plain files
-		  bin/mediafs status                     what is mounted
-
-		  mkdir -p var/mnt/bob                   the other user: a drive of his own
-		  bin/mediafs mount --store $(STORE) --token-file var/bob.token --daemon var/mnt/bob
-
-		  make stop                              unmount
-	END
+	printf '%s\n' '' 'Try:' \
+		'  cp -a docs var/mnt/alice/      copy something in' \
+		'  ls -l var/mnt/alice            look at it' \
+		'  ls -l $(STORE)/alice          the same, as plain files' \
+		'  bin/mediafs status             what is mounted' '' \
+		'  mkdir -p var/mnt/bob           the other user: a drive of his own' \
+		'  bin/mediafs mount --store $(STORE) --token-file var/bob.token --daemon var/mnt/bob' '' \
+		'  make stop                      unmount all that'
 
 .PHONY: stop
 stop: ## unmount what is mounted under var/mnt
@@ -163,7 +161,7 @@ endef
 
 .PHONY: test
 test: test-deps ## run all tests with the race detector, on a Postgres of their own, and leave nothing behind
-	@$(call leaving_nothing,go test -race -count=1 -parallel 4 -timeout 8m ./...)
+	@$(call leaving_nothing,go test -race -count=1 -parallel 4 -timeout 8m $(PACKAGES))
 
 .PHONY: integration
 integration: test-deps ## run the tests of the built and mounted program alone, and say what each does
@@ -171,11 +169,11 @@ integration: test-deps ## run the tests of the built and mounted program alone, 
 
 .PHONY: bench
 bench: test-deps ## run the benchmarks
-	@$(call leaving_nothing,go test -run '^$$' -bench . -benchmem ./...)
+	@$(call leaving_nothing,go test -run '^$$' -bench . -benchmem $(PACKAGES))
 
 .PHONY: fuzz
 fuzz: test-deps ## run each fuzz target for FUZZTIME (30s)
-	@for package in $$(go list ./...); do
+	@for package in $$(go list $(PACKAGES)); do
 		for target in $$(go test -list '^Fuzz' "$$package" | grep '^Fuzz' || :); do
 			echo "$$package $$target"
 			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package"

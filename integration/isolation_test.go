@@ -139,7 +139,7 @@ func TestTheDatabaseChecksTheOwner(t *testing.T) {
 	for _, u := range users {
 		m := s.mount(t, u)
 		s.person.shell(t, m.point, "mkdir d; echo "+u.name+"-"+marker+" >d/file; ln -s x d/l; setfattr -n user.x -v y d/file").ok(t)
-		defer m.unmount(t)
+		t.Cleanup(func() { m.unmount(t) })
 	}
 	super := s.connect(t)
 	alice := number(t, super, "SELECT drive_id FROM mediafs.drives WHERE owner = 'alice'")
