@@ -150,6 +150,7 @@ func TestExtendedAttributes(t *testing.T) {
 	must(t, unix.Setxattr(path, "user.b", nil, 0))
 	wantErr(t, "XATTR_CREATE again", unix.Setxattr(path, "user.a", nil, unix.XATTR_CREATE), unix.EEXIST)
 	wantErr(t, "XATTR_REPLACE of none", unix.Setxattr(path, "user.c", nil, unix.XATTR_REPLACE), unix.ENODATA)
+	wantErr(t, "a name without a namespace", unix.Setxattr(path, "nonsense", nil, 0), unix.EOPNOTSUPP)
 	wantErr(t, "an access list", unix.Setxattr(path, "system.posix_acl_access", make([]byte, 28), 0), unix.EOPNOTSUPP)
 
 	size, err := unix.Getxattr(path, "user.a", nil)

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -17,8 +18,12 @@ var errTooSmall = errors.New("the value does not fit in the buffer")
 // list that is kept but has no effect would deceive.
 const aclXattrs = "system.posix_acl_"
 
+// namespaces are those of xattr(7); the kernel leaves it to the file system to refuse others.
+var namespaces = []string{"user.", "trusted.", "security.", "system."}
+
 func checkXattr(name string) error {
-	if strings.HasPrefix(name, aclXattrs) {
+	known := func(namespace string) bool { return len(name) > len(namespace) && strings.HasPrefix(name, namespace) }
+	if strings.HasPrefix(name, aclXattrs) || !slices.ContainsFunc(namespaces, known) {
 		return blobstore.ErrNotSupported
 	}
 	return nil
