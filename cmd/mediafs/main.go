@@ -23,6 +23,9 @@ func main() { os.Exit(int(run(os.Args, os.Stdout, os.Stderr))) }
 
 // run is the program: it does what the arguments say and tells an error as one line on stderr.
 func run(args []string, stdout, stderr io.Writer) exitCode {
+	if calledAsHelper(args) {
+		return runHelper(args, stdout, stderr)
+	}
 	if completing(args) && slices.Contains(args, "--") {
 		return exitOK // the library would take it for a command to be carried out
 	}

@@ -13,9 +13,10 @@ import (
 	"mediafs/blobstore/pgstore/pgtest"
 )
 
-// TestMain lets the test binary be the program, for what takes a process of its own. Otherwise the tests have a Postgres.
+// TestMain lets the test binary be the program, for what takes a process of its own, and always when it was started as a
+// daemon, which would run the tests again otherwise. Otherwise the tests have a Postgres.
 func TestMain(m *testing.M) {
-	if os.Getenv("MEDIAFS_TEST_PROGRAM") != "" {
+	if os.Getenv("MEDIAFS_TEST_PROGRAM") != "" || os.Getenv(daemonVariable) != "" {
 		main()
 	}
 	pgtest.Main(m)

@@ -38,7 +38,10 @@ func mountCommand() *cli.Command {
 			"until it is unmounted, or until SIGINT or SIGTERM: then what is pending is stored first. A second signal ends it at once.\n\n" +
 			"Examples:\n\n" +
 			"  mediafs mount --store /srv/media --token-file anna.token ~/drive\n" +
-			"  MEDIAFS_STORE=postgres://mediafs@localhost/appframes mediafs mount --token-file anna.token --daemon ~/drive",
+			"  MEDIAFS_STORE=postgres://app@localhost/appframes mediafs mount --token-file anna.token --daemon ~/drive\n\n" +
+			"With the link /sbin/mount.mediafs to this program, mount(8) and fstab(5) know the type mediafs, with the options\n" +
+			"token_file=FILE, ro, allow_other, timeout=DURATION, log_level=LEVEL and the usual ones:\n\n" +
+			"  /srv/media  /mnt/anna  mediafs  token_file=/etc/mediafs/anna.token,nofail  0  0",
 		Flags: []cli.Flag{
 			storeFlag(),
 			&cli.StringFlag{Name: "token-file", TakesFile: true, Usage: "`FILE` that holds the token and that nobody else can read (or " + tokenVariable + ")"},
