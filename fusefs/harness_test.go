@@ -82,10 +82,10 @@ func openTempDir(t testing.TB) string {
 	return dir
 }
 
-// shellAs runs a shell script as a user and returns what it says.
+// shellAs runs a shell script in a folder, as a user, and returns what it says. The shell goes to the folder itself: were the
+// child to go there before it is another program, this program would wait for that to end, and so could not answer the child.
 func shellAs(uid uint32, dir, script string) (string, error) {
-	command := exec.Command("/bin/sh", "-ec", script)
-	command.Dir = dir
+	command := exec.Command("/bin/sh", "-ec", `cd "$0"; `+script, dir)
 	command.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	said, err := command.CombinedOutput()
 	return string(bytes.TrimSpace(said)), err

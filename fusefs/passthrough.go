@@ -39,7 +39,8 @@ func (p *passthrough) init(server *fuse.Server, note func(string)) {
 // pass through here.
 //
 // A file with a set-user-ID or set-group-ID bit is not passed through: the kernel would write it with this process's rights,
-// and so leave the bit (backing_file_write_iter of fs/backing-file.c runs with the mounter's credentials).
+// and so leave the bit (backing_file_write_iter of fs/backing-file.c runs with the mounter's credentials). Given such a bit while
+// it is open and passed through, a file keeps it until it is written after having been closed.
 func (p *passthrough) register(file blobstore.File, attr *blobstore.Attr) int32 {
 	backed, ok := file.(blobstore.Backed)
 	if !ok || p.note == nil || hasPrivileges(attr.Mode) {

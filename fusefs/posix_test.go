@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestPOSIX runs go-fuse's own suite for file systems, except for two of its tests.
+// TestPOSIX runs go-fuse's own suite for file systems, except for three of its tests.
 func TestPOSIX(t *testing.T) {
 	suite := maps.Clone(posixtest.All)
 	// It wants two locks of one process to be in each other's way, which fcntl(2) says they are not, and ext4 fails it too:
@@ -21,6 +21,9 @@ func TestPOSIX(t *testing.T) {
 	delete(suite, "FcntlFlockLocksFile")
 	// It skips itself without O_TMPFILE: TestFilesWithoutNamesAreRefused.
 	delete(suite, "Tmpfile")
+	// It replaces a name as fast as it can and takes every errno for an answer but ESTALE:
+	// TestNameThatIsReplacedAllTheTimeLeadsToOneOrTheOther.
+	delete(suite, "OpenSymlinkRace")
 	for _, name := range slices.Sorted(maps.Keys(suite)) {
 		t.Run(name, func(t *testing.T) {
 			_, dir := mount(t, newDrive(t), Options{})
@@ -42,6 +45,39 @@ func init() {
 		}
 		return nil
 	}
+}
+
+// The kernel finds a node by its name and then opens it by its number. If the name is replaced in between, and again when the kernel
+// tries for the second time, the answer is ESTALE. Nothing else may happen.
+func TestNameThatIsReplacedAllTheTimeLeadsToOneOrTheOther(t *testing.T) {
+	_, dir := mount(t, newDrive(t), Options{})
+	path, next := filepath.Join(dir, "name"), filepath.Join(dir, "next")
+	must(t, os.WriteFile(filepath.Join(dir, "target"), []byte("through the link"), 0o644))
+	must(t, os.WriteFile(path, []byte("itself"), 0o644))
+	const rounds = 300
+	replaced := make(chan error, 1)
+	go func() {
+		var err error
+		for i := 0; i < rounds && err == nil; i++ {
+			if i%2 == 0 {
+				err = os.Symlink("target", next)
+			} else {
+				err = os.WriteFile(next, []byte("itself"), 0o644)
+			}
+			err = errors.Join(err, os.Rename(next, path))
+		}
+		replaced <- err
+	}()
+	for range rounds {
+		got, err := os.ReadFile(path)
+		if errors.Is(err, unix.ESTALE) {
+			continue
+		}
+		if content := string(got); err != nil || content != "itself" && content != "through the link" {
+			t.Errorf("got %q, %v", got, err)
+		}
+	}
+	must(t, soon(t, "the end of the replacing", replaced))
 }
 
 func TestLocksAreHeldByProcesses(t *testing.T) {

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -30,18 +31,19 @@ func TestFileReplacedElsewhereIsFoundAnew(t *testing.T) {
 		},
 	} {
 		drive := newDrive(t)
+		put := func(content string) {
+			f, _, _, err := drive.Create(ctx, blobstore.RootIno, "file", blobstore.NewNode{Mode: unix.S_IFREG | 0o644}, blobstore.OpenWrite)
+			must(t, err)
+			_, err = f.WriteAt(ctx, []byte(content), 0)
+			must(t, errors.Join(err, f.Close()))
+		}
 		_, dir := mount(t, drive, Options{})
 		path := filepath.Join(dir, "file")
-		must(t, os.WriteFile(path, []byte("old"), 0o644))
+		put("old")
 		_, err := os.Stat(path) // the kernel knows it now, for a second
 		must(t, err)
-
 		must(t, drive.Unlink(ctx, blobstore.RootIno, "file"))
-		f, _, _, err := drive.Create(ctx, blobstore.RootIno, "file", blobstore.NewNode{Mode: unix.S_IFREG | 0o644}, blobstore.OpenWrite)
-		must(t, err)
-		_, err = f.WriteAt(ctx, []byte("new content"), 0)
-		must(t, err)
-		must(t, f.Close())
+		put("new content")
 
 		if got, err := use(path); got != "new content" || err != nil {
 			t.Errorf("%s: got %q, %v, want the new file", what, got, err)

@@ -15,7 +15,8 @@ import (
 const fusermount = "fusermount3"
 
 // Unmount makes durable what is open and pending and unmounts. A mount in use is detached from its folder all the same: what
-// is open there can then be read, but not changed any more, and Unmount waits until it is closed.
+// is open there can then be read, but not changed any more, and Unmount waits until it is closed. (A file that is passed through
+// can be written until then: the kernel does that without us.)
 //
 // It returns when nothing is served any more, or with the cause of ctx when that ends first. An error in making something
 // durable is returned after unmounting. Unmounting what is not mounted any more does nothing.
