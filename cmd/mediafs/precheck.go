@@ -65,7 +65,9 @@ func mountpointError(path string) error {
 		return fmt.Errorf("%w: %w", fusefs.ErrNotMounter, err)
 	}
 	if stx.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 {
-		if _, err := os.Stat(path); errors.Is(err, unix.ENOTCONN) {
+		// Without a sync the kernel answers from memory for a while after the program has died.
+		err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_FORCE_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &stx)
+		if errors.Is(err, unix.ENOTCONN) {
 			return fusefs.ErrStaleMount
 		}
 		return fusefs.ErrMounted
