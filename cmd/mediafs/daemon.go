@@ -41,6 +41,9 @@ func startDaemon(c *cli.Context, o mountOptions) (err error) {
 	if err := checkMountpoint(o.Mountpoint); err != nil {
 		return err // without a log
 	}
+	for _, warning := range o.Warnings { // few look at the log of what works
+		tell(c.App.ErrWriter, "warning: "+warning)
+	}
 	folder, err := runtimeFolder()
 	if err != nil {
 		return err

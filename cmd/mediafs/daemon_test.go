@@ -1,7 +1,9 @@
 package main
 
 import (
+	"os"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -21,5 +23,21 @@ func TestEachMountpointHasALogOfItsOwn(t *testing.T) {
 	a, b := logName("/mnt/a-b"), logName("/mnt/a/b")
 	if a == b || a != logName("/mnt/a-b") || len(a) != len("mount-0123456789ab.log") {
 		t.Errorf("got %s and %s", a, b)
+	}
+}
+
+func TestWhoStartsADaemonIsWarnedOfATokenThatOthersCanRead(t *testing.T) {
+	isolate(t)
+	store := newStore(t)
+	token := newUser(t, store, "anna")
+	if err := os.Chmod(token, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	got := mediafs(t, "mount", "--daemon", "--store", store+"-that-is-missing", "--token-file", token, t.TempDir())
+	if want := "mediafs: warning: others can read the token file " + token + ": chmod 600 " + token + "\n"; !strings.HasPrefix(got.stderr, want) {
+		t.Errorf("got %q, want it to start with %q", got.stderr, want)
+	}
+	if got.code != exitStoreSchema {
+		t.Errorf("got exit code %d, want %d", got.code, exitStoreSchema)
 	}
 }
