@@ -92,8 +92,7 @@ func serveControl(folder string, status func() mountStatus, logger *slog.Logger)
 	}
 	listener.SetUnlinkOnClose(false)
 	if err := errors.Join(os.Chmod(early, 0o600), os.Rename(early, s.path)); err != nil {
-		listener.Close()
-		return nil, errors.Join(err, ignoreMissing(os.Remove(early)))
+		return nil, errors.Join(err, listener.Close(), ignoreMissing(os.Remove(early)))
 	}
 
 	mux := http.NewServeMux()

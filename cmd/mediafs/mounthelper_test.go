@@ -176,7 +176,7 @@ func TestTheHelperMountsInTheBackground(t *testing.T) {
 				t.Fatal(err)
 			}
 			const looked = unix.ST_NOSUID | unix.ST_NODEV | unix.ST_NOEXEC | unix.ST_RDONLY
-			if got := int64(st.Flags) & looked; got != c.flags {
+			if got := st.Flags & looked; got != c.flags {
 				t.Errorf("got flags %#x, want %#x", got, c.flags)
 			}
 			script := filepath.Join(mountpoint, "script")

@@ -22,7 +22,7 @@ func resolveMountpoint(path string) (string, error) {
 	}
 	folder, err := filepath.EvalSymlinks(filepath.Dir(path))
 	if err != nil {
-		return path, nil // whoever uses it will say what is wrong
+		return path, nil //nolint:nilerr // whoever uses it will say what is wrong
 	}
 	resolved := filepath.Join(folder, filepath.Base(path))
 	mounts, err := ourMounts()

@@ -60,7 +60,7 @@ func TestATokenThatIsNoneIsExitCode6AndIsNotShown(t *testing.T) {
 		return path
 	}
 	mount := func(args ...string) outcome {
-		return mediafs(t, append(append([]string{"mount", "--store", store}, args...), filepath.Join(dir))...)
+		return mediafs(t, append(append([]string{"mount", "--store", store}, args...), dir)...)
 	}
 	wantError(t, mount(), exitToken, "token: none is given: use --token-file FILE or set "+tokenVariable)
 	wantError(t, mount("--token-file", filepath.Join(dir, "missing")), exitToken, "token file", "missing", "mediafs user add")
