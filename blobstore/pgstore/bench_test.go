@@ -17,7 +17,7 @@ import (
 // benchDrive is a new drive with chunks of a size.
 func benchDrive(b *testing.B, chunk int) blobstore.Drive {
 	b.Helper()
-	url := pgtest.New(b)
+	url := pgtest.NewCluster(b).URL("postgres") // commits wait for the disk there
 	ctx := context.Background()
 	must := func(err error) {
 		b.Helper()

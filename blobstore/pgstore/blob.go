@@ -106,8 +106,7 @@ func (b *blob) isOpen() bool {
 }
 
 // created opens a file that has just been made.
-func (d *Drive) created(r row) *File {
-	b := d.acquire(r.attr.Ino)
+func (b *blob) created(r row) *File {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.loaded, b.attr, b.number = true, r.attr, r.blob

@@ -35,6 +35,10 @@ type Drive struct {
 	durable atomic.Uint64 // how many of those are known to be on it
 	changes atomic.Uint64 // changes made here; a listing read before one has attributes that may be old
 
+	// dropping is held shared while a name is taken away, from looking what is open here until that is done, and for a
+	// moment by whoever opens a file: a file is either seen open, and kept, or opened afterwards, and not found.
+	dropping sync.RWMutex
+
 	mu    sync.Mutex
 	blobs map[blobstore.Ino]*blob // guarded by mu: files open here, and files with bytes that are not stored yet
 

@@ -24,6 +24,8 @@ var _ blobstore.File = (*File)(nil)
 // Open is one round trip; for a file of one chunk it brings the content along.
 func (d *Drive) Open(ctx context.Context, ino blobstore.Ino, flags blobstore.OpenFlags) (blobstore.File, error) {
 	b := d.acquire(ino)
+	d.dropping.Lock()   // whoever did not see it open is done after this
+	d.dropping.Unlock() //nolint:staticcheck // nothing is to be done in between
 	f := &File{blob: b}
 	var err error
 	if flags.Has(blobstore.OpenTruncate) {

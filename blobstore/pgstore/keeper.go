@@ -5,13 +5,15 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"mediafs/blobstore"
 )
 
 const (
 	beatEvery    = 5 * time.Second  // a mount that says nothing for 60 s is taken for dead (migrations/002_operations.sql)
 	storeAfter   = 5 * time.Second  // what is written and not closed is stored after this long, as ext4 does
 	attemptLimit = 30 * time.Second // of one attempt in the background
-	collectBatch = 2000             // chunks collected in one transaction
+	collectBatch = 2000             // chunks, or nodes, collected in one transaction
 )
 
 // keep is the drive's background: it says that the mount is alive, stores what has been pending for long, and collects what
@@ -64,16 +66,43 @@ func (d *Drive) collectSoon() {
 }
 
 // collectAll takes away, a batch at a time, what was removed and nobody has open.
+//
+// What may go is asked for first, and what is open here is looked at afterwards: a node that has no name and is not open can't
+// come to be open again, but one that is open could lose its name between a look and a question in the other order.
 func (d *Drive) collectAll(ctx context.Context) error {
-	for more := int64(1); more > 0; {
-		err := d.run(ctx, "collect", repeating, statement{
-			sql:  "select mediafs.collect($1, $2, $3, $4)",
-			args: []any{d.id, d.mount, d.open(), collectBatch},
-			each: func(r pgx.Rows) error { return r.Scan(&more) },
+	for {
+		var blobs []int64
+		var asked int
+		err := d.run(ctx, "collect", reading, statement{
+			sql:  "select r.blob, r.ino from mediafs.removable($1, $2, $3) r",
+			args: []any{d.id, d.mount, collectBatch},
+			each: func(r pgx.Rows) error {
+				var number, ino int64
+				if err := r.Scan(&number, &ino); err != nil {
+					return err
+				}
+				asked++
+				if d.peek(blobstore.Ino(ino)) == nil {
+					blobs = append(blobs, number)
+				}
+				return nil
+			},
 		})
 		if err != nil {
 			return err
 		}
+		for more := len(blobs) > 0; more; {
+			err := d.run(ctx, "collect", repeating, statement{
+				sql:  "select mediafs.collect($1, $2, $3)",
+				args: []any{d.id, blobs, collectBatch},
+				each: func(r pgx.Rows) error { return r.Scan(&more) },
+			})
+			if err != nil {
+				return err
+			}
+		}
+		if asked < collectBatch || len(blobs) == 0 {
+			return nil
+		}
 	}
-	return nil
 }

@@ -46,15 +46,14 @@ func (d *Drive) Create(ctx context.Context, parent blobstore.Ino, name string, n
 		return nil, blobstore.Attr{}, false, err
 	}
 	for {
-		node.Mode = node.Mode&^unix.S_IFMT | unix.S_IFREG
-		r, err := d.make(ctx, parent, name, node)
+		file, attr, err := d.createNew(ctx, parent, name, node)
 		if err == nil {
-			return d.created(r), r.attr, true, nil
+			return file, attr, true, nil
 		}
 		if !errors.Is(err, blobstore.ErrExist) || flags.Has(blobstore.OpenExclusive) {
 			return nil, blobstore.Attr{}, false, err
 		}
-		attr, err := d.Lookup(ctx, parent, name)
+		attr, err = d.Lookup(ctx, parent, name)
 		switch {
 		case errors.Is(err, blobstore.ErrNotExist):
 			continue // removed between the two
@@ -63,14 +62,30 @@ func (d *Drive) Create(ctx context.Context, parent blobstore.Ino, name string, n
 		case attr.Type() == unix.S_IFLNK:
 			return nil, blobstore.Attr{}, false, translate(ctx, "create", blobstore.ErrLoop)
 		}
-		file, err := d.Open(ctx, attr.Ino, flags)
+		opened, err := d.Open(ctx, attr.Ino, flags)
 		if errors.Is(err, blobstore.ErrNotExist) {
 			continue
 		} else if err != nil {
 			return nil, blobstore.Attr{}, false, err
 		}
-		return file, file.(*File).blob.attributes(), false, nil
+		return opened, opened.(*File).blob.attributes(), false, nil
 	}
+}
+
+// createNew makes a file that is open here from before it can be found.
+func (d *Drive) createNew(ctx context.Context, parent blobstore.Ino, name string, node blobstore.NewNode) (*File, blobstore.Attr, error) {
+	ino, err := d.number(ctx)
+	if err != nil {
+		return nil, blobstore.Attr{}, err
+	}
+	node.Mode = node.Mode&^unix.S_IFMT | unix.S_IFREG
+	b := d.acquire(blobstore.Ino(ino))
+	r, err := d.make(ctx, ino, parent, name, node)
+	if err != nil {
+		d.release(b)
+		return nil, blobstore.Attr{}, err
+	}
+	return b.created(r), r.attr, nil
 }
 
 // Make makes a node in one round trip.
@@ -86,15 +101,15 @@ func (d *Drive) Make(ctx context.Context, parent blobstore.Ino, name string, nod
 			return blobstore.Attr{}, translate(ctx, "make", blobstore.ErrNameTooLong)
 		}
 	}
-	r, err := d.make(ctx, parent, name, node)
+	ino, err := d.number(ctx)
+	if err != nil {
+		return blobstore.Attr{}, err
+	}
+	r, err := d.make(ctx, ino, parent, name, node)
 	return r.attr, err
 }
 
-func (d *Drive) make(ctx context.Context, parent blobstore.Ino, name string, node blobstore.NewNode) (row, error) {
-	ino, err := d.number(ctx)
-	if err != nil {
-		return row{}, err
-	}
+func (d *Drive) make(ctx context.Context, ino int64, parent blobstore.Ino, name string, node blobstore.NewNode) (row, error) {
 	var target []byte
 	if node.Mode&unix.S_IFMT == unix.S_IFLNK {
 		target = []byte(node.Target)
@@ -132,8 +147,8 @@ func (d *Drive) Unlink(ctx context.Context, parent blobstore.Ino, name string) e
 	if err := checkName("unlink", name); err != nil {
 		return err
 	}
-	return d.dropping(ctx, "unlink", "select "+attrColumns+" from mediafs.unlink($1, $2, $3, $4, $5, $6) n",
-		d.id, int64(parent), []byte(name), time.Now().UnixNano(), d.mount, d.open())
+	return d.drop(ctx, "unlink", "select "+attrColumns+" from mediafs.unlink($1, $2, $3, $4, $5, $6) n",
+		d.id, int64(parent), []byte(name), time.Now().UnixNano(), d.mount)
 }
 
 // Rmdir is one round trip.
@@ -157,14 +172,17 @@ func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) error {
 	if err != nil {
 		return err
 	}
-	return d.dropping(ctx, "rename", "select "+attrColumns+" from mediafs.rename($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
+	return d.drop(ctx, "rename", "select "+attrColumns+" from mediafs.rename($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
 		d.id, int64(op.Parent), []byte(op.Name), int64(op.NewParent), []byte(op.NewName), int32(op.Mode), position,
-		time.Now().UnixNano(), d.mount, d.open())
+		time.Now().UnixNano(), d.mount)
 }
 
-// dropping runs an operation that may take the last name of a file, which its rows then give.
-func (d *Drive) dropping(ctx context.Context, op, sql string, args ...any) error {
-	err := d.run(ctx, op, once, statement{sql: sql, args: args, each: func(rows pgx.Rows) error {
+// drop runs an operation that may take the last name of a file, which its rows then give. Its last argument, added here, is what
+// is open.
+func (d *Drive) drop(ctx context.Context, op, sql string, args ...any) error {
+	d.dropping.RLock()
+	defer d.dropping.RUnlock()
+	err := d.run(ctx, op, once, statement{sql: sql, args: append(args, d.open()), each: func(rows pgx.Rows) error {
 		var r row
 		if err := r.scan(rows); err != nil {
 			return err
@@ -187,7 +205,7 @@ func (d *Drive) Readlink(ctx context.Context, ino blobstore.Ino) (string, error)
 	var target []byte
 	var found bool
 	err := d.run(ctx, "readlink", reading, statement{
-		sql:  "select n.target from mediafs.nodes n where n.drive_id = $1 and n.ino = $2",
+		sql:  "select n.target from mediafs.nodes n where n.drive_id = $1 and n.ino = $2 and n.nlink > 0",
 		args: []any{d.id, int64(ino)},
 		each: func(r pgx.Rows) error { found = true; return r.Scan(&target) },
 	})

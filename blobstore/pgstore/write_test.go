@@ -225,6 +225,9 @@ func TestOperationsWaitForADatabaseThatComesBack(t *testing.T) {
 	}
 	d := attach(t, url, signIn(t, url, "alice"), pgstore.Options{})
 	file, ino := create(t, d, "kept")
+	if err := file.Sync(t.Context()); err != nil { // that it was made could be undone by the crash
+		t.Fatal(err)
+	}
 	data := noise(300_000, 5)
 	write(t, file, data, 0)
 	if err := cluster.Stop(pgtest.Immediate); err != nil {

@@ -541,51 +541,55 @@ begin
 	delete from mediafs.mounts m where m.drive_id = p_drive and m.seen_at < now() - interval '1 day';
 end $$;
 
--- Takes away up to p_limit chunks of what was removed, oldest first, and what has no chunks left. p_open are the files that
--- this mount has open: they stay. What another mount removed stays while that mount lives; while any lives, a node that this
--- one removed stays for 20 seconds, so that whoever has it open can say so (beat). Gives how many are left to collect now.
-create function mediafs.collect(p_drive integer, p_mount uuid, p_open bigint[], p_limit integer) returns bigint
-language plpgsql as $$
+-- What was removed and may be collected by this mount if it has it not open, oldest first. What another mount removed stays while
+-- that mount lives; while any lives, a node that this one removed stays for 20 seconds, so that whoever has it open can say so (beat).
+create function mediafs.removable(p_drive integer, p_mount uuid, p_limit integer) returns setof mediafs.removed
+language plpgsql stable as $$
 declare
-	v_row mediafs.removed;
-	v_left integer := p_limit;
-	v_alone boolean;
-	v_n integer;
-	v_bytes bigint;
-	v_more bigint := 0;
-begin
-	v_alone := not exists (select from mediafs.mounts m
+	v_alone boolean := not exists (select from mediafs.mounts m
 		where m.drive_id = p_drive and m.mount_id <> p_mount and m.seen_at > now() - interval '60 s');
-	for v_row in select r.* from mediafs.removed r where r.drive_id = p_drive and not r.ino = any (p_open)
+begin
+	return query select r.* from mediafs.removed r where r.drive_id = p_drive
 		and (v_alone
 			or r.mount_id = p_mount and (r.ino = 0 or r.removed_at <= now() - interval '20 s')
 			or not exists (select from mediafs.mounts m
 				where m.drive_id = p_drive and m.mount_id = r.mount_id and m.seen_at > now() - interval '60 s'))
-		order by r.removed_at limit p_limit + 1 for update skip locked loop
+		order by r.removed_at limit p_limit;
+end $$;
+
+-- Takes away up to p_limit chunks of the removed blobs p_blobs, and what has no chunks left. Gives whether any are left.
+create function mediafs.collect(p_drive integer, p_blobs bigint[], p_limit integer) returns boolean
+language plpgsql as $$
+declare
+	v_row mediafs.removed;
+	v_left integer := p_limit;
+	v_n integer;
+	v_bytes bigint;
+begin
+	for v_row in select r.* from mediafs.removed r where r.drive_id = p_drive and r.blob = any (p_blobs)
+		order by r.blob for update skip locked loop
 		if v_left <= 0 then
-			v_more := v_more + 1;
-			exit;
+			return true;
 		end if;
 		with gone as (
 			delete from mediafs.chunks c where c.drive_id = p_drive and c.blob = v_row.blob and c.idx = any (array(
 				select d.idx from mediafs.chunks d where d.drive_id = p_drive and d.blob = v_row.blob order by d.idx limit v_left))
 			returning octet_length(c.data) as n)
 		select count(*), coalesce(sum(n), 0) into v_n, v_bytes from gone;
+		perform mediafs.charge(p_drive, -v_bytes, 0);
 		if v_row.ino <> 0 then
 			update mediafs.nodes n set allocated = n.allocated - v_bytes where n.drive_id = p_drive and n.ino = v_row.ino;
-			perform mediafs.charge(p_drive, -v_bytes, 0);
 		end if;
-		if v_n < v_left then
-			if v_row.ino <> 0 then
-				delete from mediafs.nodes n where n.drive_id = p_drive and n.ino = v_row.ino and n.nlink = 0;
-				delete from mediafs.xattrs x where x.drive_id = p_drive and x.ino = v_row.ino;
-				perform mediafs.charge(p_drive, 0, -1);
-			end if;
-			delete from mediafs.removed r where r.drive_id = p_drive and r.blob = v_row.blob;
-		else
-			v_more := v_more + 1;
+		if v_n >= v_left then
+			return true;
 		end if;
+		if v_row.ino <> 0 then
+			delete from mediafs.nodes n where n.drive_id = p_drive and n.ino = v_row.ino and n.nlink = 0;
+			delete from mediafs.xattrs x where x.drive_id = p_drive and x.ino = v_row.ino;
+			perform mediafs.charge(p_drive, 0, -1);
+		end if;
+		delete from mediafs.removed r where r.drive_id = p_drive and r.blob = v_row.blob;
 		v_left := v_left - greatest(v_n, 1);
 	end loop;
-	return v_more;
+	return false;
 end $$;

@@ -43,7 +43,7 @@ func Main(m *testing.M) { os.Exit(Run(m)) }
 // Run is Main for a TestMain that has more to take away: it returns what to exit with.
 func Run(m *testing.M) int {
 	clearEnvironment()
-	shared.cluster, shared.err = create()
+	shared.cluster, shared.err = create(true)
 	if shared.err != nil {
 		return m.Run()
 	}
@@ -95,7 +95,7 @@ func Login(t testing.TB, database, role string) string {
 func NewCluster(t testing.TB) *Cluster {
 	t.Helper()
 	clearEnvironment()
-	c, err := create()
+	c, err := create(false)
 	c = require(t, c, err)
 	t.Cleanup(func() { must(t, c.remove()) })
 	return c

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(childVariable) == "" {
 		Main(m)
 	}
-	c, err := create()
+	c, err := create(false)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -94,8 +94,11 @@ func TestLoginIsTheSameDatabaseAsAnotherRole(t *testing.T) {
 	}
 }
 
-func TestTheServerIsPrivateAndDurable(t *testing.T) {
-	u := New(t)
+func TestAServerIsPrivateAndThatOfOneTestDurable(t *testing.T) {
+	if got := value(t, New(t), "SHOW listen_addresses"); got != "" {
+		t.Errorf("listen_addresses of the shared server is %q, want none", got)
+	}
+	u := NewCluster(t).URL("postgres")
 	for setting, want := range map[string]string{
 		"listen_addresses": "", "fsync": "on", "synchronous_commit": "on", "full_page_writes": "on",
 	} {
