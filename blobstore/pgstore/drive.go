@@ -100,7 +100,7 @@ func (d *Drive) ID() blobstore.DriveID { return blobstore.DriveID(d.id) }
 // Owner is 0, 0: a drive's own files belong to no user of any machine, and show as whoever mounts it.
 func (d *Drive) Owner() (uid, gid uint32) { return 0, 0 }
 
-// Close stores what is pending and detaches the drive.
+// Close stores what is pending and detaches the drive. If the session has ended that is an error only if something is pending.
 func (d *Drive) Close(ctx context.Context) error {
 	var errs []error
 	for _, b := range d.pendingBlobs() {
@@ -108,7 +108,7 @@ func (d *Drive) Close(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	if err := d.makeDurable(ctx); err != nil {
+	if err := d.makeDurable(ctx); err != nil && !isSessionEnd(err) {
 		errs = append(errs, err)
 	}
 	d.stop()
@@ -117,13 +117,27 @@ func (d *Drive) Close(ctx context.Context) error {
 		return errors.Join(errs...)
 	}
 	d.letGo()
-	if err := d.collectAll(ctx); err != nil {
-		d.log.Warn("what was removed is collected by the next mount", "error", err)
+	err := d.collectAll(ctx)
+	if err == nil {
+		err = d.run(ctx, "close drive", repeating, statement{
+			sql:  "delete from mediafs.mounts where drive_id = $1 and mount_id = $2",
+			args: []any{d.id, d.mount},
+		})
 	}
-	return d.run(ctx, "close drive", repeating, statement{
-		sql:  "delete from mediafs.mounts where drive_id = $1 and mount_id = $2",
-		args: []any{d.id, d.mount},
-	})
+	if err != nil { // nothing of the user's is at stake
+		d.log.Warn("the drive could not be detached; the next mount does it", "error", err)
+	}
+	return nil
+}
+
+// isSessionEnd says whether an error is that the session has ended.
+func isSessionEnd(err error) bool {
+	for _, end := range []error{auth.ErrInvalid, auth.ErrExpired, auth.ErrRevoked, auth.ErrBanned} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
 }
 
 // letGo forgets all blobs and gives their memory back. Nothing is pending but what belongs to files without a name.

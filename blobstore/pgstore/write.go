@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"mediafs/auth"
 	"mediafs/blobstore"
 )
 
@@ -141,13 +140,12 @@ func (b *blob) write(ctx context.Context, p []byte, off int64) (int, error) {
 
 // isFinal says whether trying again is pointless until somebody does something.
 func isFinal(err error) bool {
-	for _, final := range []error{blobstore.ErrNoSpace, blobstore.ErrQuota, blobstore.ErrReadOnly, blobstore.ErrStale,
-		auth.ErrInvalid, auth.ErrExpired, auth.ErrRevoked, auth.ErrBanned} {
+	for _, final := range []error{blobstore.ErrNoSpace, blobstore.ErrQuota, blobstore.ErrReadOnly, blobstore.ErrStale} {
 		if errors.Is(err, final) {
 			return true
 		}
 	}
-	return false
+	return isSessionEnd(err)
 }
 
 // reserve takes memory for a piece from the budget. If there is none left it waits for what is pending to be stored; that it can't
