@@ -1,9 +1,14 @@
 package integration
 
 import (
+	"context"
+	"errors"
+	"io"
 	"os"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // A mount that is told to end while it is busy stores what is pending and goes.
@@ -30,5 +35,67 @@ func TestASignalInTheMiddleOfACopyDrainsAndUnmounts(t *testing.T) {
 				areWhole(t, m.point, whole)
 			})
 		})
+	}
+}
+
+// mediafs umount of a drive that is in use stores what was written, takes the drive away from its folder at once, and returns
+// when the last file on it is closed. Until then what is open can be read; writing to it fails or, where the kernel writes to a
+// plain file by itself, is stored as well.
+func TestUmountStoresWhatIsOpenAndWaitsUntilItIsClosed(t *testing.T) {
+	onEachStore(t, func(t *testing.T, s *store) {
+		alice := s.addUser(t, "alice")
+		m := s.mount(t, alice)
+		file, err := os.Create(m.path("in use"))
+		check(t, err)
+		defer file.Close()
+		_, err = file.WriteString("written before")
+		check(t, err)
+
+		path, err := program()
+		check(t, err)
+		ctx, cancel := context.WithTimeout(context.Background(), deadline)
+		defer cancel()
+		umount := s.person.command(ctx, "/", path, "umount", m.point)
+		check(t, umount.Start())
+		waitUntilUnmounted(t, m.point)
+		want := "written before"
+		if _, err := file.WriteString(" and after"); err == nil {
+			want += " and after"
+		}
+		got := make([]byte, 100)
+		n, err := file.ReadAt(got, 0)
+		if !errors.Is(err, io.EOF) || string(got[:n]) != want {
+			t.Errorf("read %q, %v", got[:n], err)
+		}
+		select {
+		case <-m.ended:
+			t.Error("mediafs mount ended before the file was closed")
+		default:
+		}
+		check(t, file.Close())
+		check(t, umount.Wait())
+		m.wait(t)
+
+		m = s.mountAt(t, alice, m.point)
+		if got := readFile(t, m.path("in use")); got != want {
+			t.Errorf("after mounting again it holds %q", got)
+		}
+	})
+}
+
+// waitUntilUnmounted waits for the kernel to say that its mounts have changed, proc_pid_mounts(5), until one is gone.
+func waitUntilUnmounted(t *testing.T, point string) {
+	t.Helper()
+	table, err := os.Open("/proc/self/mounts")
+	check(t, err)
+	defer table.Close()
+	for isMounted(t, point) {
+		changed := []unix.PollFd{{Fd: int32(table.Fd()), Events: unix.POLLPRI}}
+		n, err := unix.Poll(changed, int(deadline.Milliseconds()))
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			t.Fatal(err)
+		} else if err == nil && n == 0 {
+			t.Fatalf("%s is still mounted after %v", point, deadline)
+		}
 	}
 }
