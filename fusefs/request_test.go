@@ -123,7 +123,7 @@ func signalled(t *testing.T, ctx context.Context) {
 }
 
 // signalWaiter sends SIGUSR1 to the very thread that waits for an answer: another one of a Go program might take it.
-func signalWaiter(process int, ctx context.Context) error {
+func signalWaiter(ctx context.Context, process int) error {
 	return unix.Tgkill(process, int(ctx.(*interruptible).caller), unix.SIGUSR1)
 }
 
@@ -135,7 +135,7 @@ func TestHarmlessSignalDoesNotInterrupt(t *testing.T) {
 	must(t, err)
 	must(t, command.Start())
 	ctx := soon(t, "the lookup", entered)
-	must(t, signalWaiter(command.Process.Pid, ctx))
+	must(t, signalWaiter(ctx, command.Process.Pid))
 	signalled(t, ctx)
 	if err := ctx.Err(); err != nil {
 		t.Errorf("the lookup has ended: %v", err)
@@ -169,7 +169,7 @@ func TestKilledCallerInterrupts(t *testing.T) {
 			must(t, command.Start())
 			ctx := soon(t, "the lookup", entered)
 			if c.harmlessToo {
-				must(t, signalWaiter(command.Process.Pid, ctx))
+				must(t, signalWaiter(ctx, command.Process.Pid))
 				signalled(t, ctx)
 			}
 			must(t, command.Process.Signal(c.kill))

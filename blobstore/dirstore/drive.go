@@ -104,7 +104,7 @@ func (d *Drive) Usage(ctx context.Context) (usage blobstore.Usage, err error) {
 	if err := retry(func() error { return unix.Fstatfs(root.fd, &st) }); err != nil {
 		return usage, err
 	}
-	block := int64(st.Frsize)
+	block := int64(st.Frsize) //nolint:unconvert // narrower on other machines
 	return blobstore.Usage{
 		TotalBytes: int64(st.Blocks) * block,
 		FreeBytes:  int64(st.Bavail) * block, // without what is set aside for root

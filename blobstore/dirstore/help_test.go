@@ -59,18 +59,6 @@ func openBench(t *testing.T, media string, adjust ...func(*dirstore.Store)) *ben
 	return &bench{t, ctx, media, filepath.Join(media, "alice"), store, drive}
 }
 
-func (b *bench) user(user auth.UserID) blobstore.Drive {
-	b.Helper()
-	d, err := b.store.Open(b.ctx, session(user))
-	b.ok(err)
-	b.Cleanup(func() {
-		if err := d.Close(b.ctx); err != nil {
-			b.Error(err)
-		}
-	})
-	return d
-}
-
 func (b *bench) ok(err error) {
 	b.Helper()
 	if err != nil {

@@ -63,7 +63,7 @@ func TestNoSymbolicLinkLeadsOut(t *testing.T) {
 	}
 	after, err := os.Stat(secret)
 	b.ok(err)
-	if after.Mode() != before.Mode() || after.ModTime() != before.ModTime() || after.Size() != before.Size() {
+	if after.Mode() != before.Mode() || !after.ModTime().Equal(before.ModTime()) || after.Size() != before.Size() {
 		b.Errorf("the other user's file was changed: got %v, want %v", after, before)
 	}
 	value := make([]byte, 100)
