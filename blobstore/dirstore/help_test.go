@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"mediafs/auth"
 	"mediafs/blobstore"
 	"mediafs/blobstore/dirstore"
 )
