@@ -6,6 +6,8 @@ import (
 	"os"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"mediafs/blobstore/pgstore/pgtest"
 )
 
@@ -88,4 +90,36 @@ func TestAnUnlinkedFileIsReadableWhileOpenAndThenGone(t *testing.T) {
 		m.unmount(t)
 		s.isEmpty(t)
 	})
+}
+
+// No operation waits for ever for a database that is away: it fails when its time is over, and all goes on when the database
+// is back. How full the drive is can be told all the while.
+func TestADriveWhoseDatabaseIsAwayAnswersInTime(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.NewCluster(t)
+	s := bareStore(t, postgres, person{})
+	s.database = cluster.URL("postgres")
+	s.address = s.database
+	s.mediafs(t, "init", "--store", s.address).ok(t)
+	m := s.mount(t, s.addUser(t, "alice"), "--timeout", "2s")
+	writeFile(t, m.path("file"), "stored")
+	check(t, cluster.Stop(pgtest.Immediate))
+
+	s.person.run(t, "/", "df", m.point).ok(t)
+	for what, err := range map[string]error{
+		"look for a file": func() error { _, err := os.Stat(m.path("not looked for yet")); return err }(),
+		"make a folder":   os.Mkdir(m.path("new"), 0o755),
+		"write a file":    os.WriteFile(m.path("written"), []byte("x"), 0o644),
+	} {
+		if !errors.Is(err, unix.ETIMEDOUT) && !errors.Is(err, unix.EIO) {
+			t.Errorf("%s: %v, want EIO or ETIMEDOUT", what, err)
+		}
+	}
+
+	check(t, cluster.Start())
+	check(t, os.Mkdir(m.path("back"), 0o755))
+	if got := readFile(t, m.path("file")); got != "stored" {
+		t.Errorf("read %q", got)
+	}
+	m.unmount(t)
 }
