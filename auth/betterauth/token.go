@@ -1,8 +1,9 @@
 // Package betterauth knows the sessions of a web application that signs people in with Better Auth: how their tokens are
-// written and where the application's own tables keep them.
+// written, where the application's own tables keep them, and how the application is asked.
 //
-// It checks nothing itself. The store that lives in the same database embeds [Tables.SessionSQL] in its own check, so that
-// the answer is the database's.
+// There are two ways to check a session. The store that lives in the application's database embeds [Tables.SessionSQL] in its
+// own check, so that the answer is the database's. Every other asks the [Application] over HTTP, which also signs people in
+// ([Application.StartSignIn]) and out.
 package betterauth
 
 import (
