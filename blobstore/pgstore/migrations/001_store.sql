@@ -48,9 +48,11 @@ create table mediafs.entries (
 	ino      bigint not null,
 	drive_id integer not null,
 	name     bytea not null check (octet_length(name) between 1 and 255),
-	primary key (drive_id, parent, name),
-	unique (drive_id, parent, position)
+	primary key (drive_id, parent, name)
 );
+-- The index of listings. It is of -parent, so that finding a name can't use it: to a planner without statistics, or with those of
+-- many small folders, both indexes look alike, and through this one a name is found by reading its whole folder.
+create unique index entries_position on mediafs.entries (drive_id, (-parent), position);
 
 -- A piece of a blob: bytes [idx * chunk_size, idx * chunk_size + length). What is missing reads as zero.
 create table mediafs.chunks (
