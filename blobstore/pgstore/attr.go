@@ -2,6 +2,7 @@ package pgstore
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -43,12 +44,27 @@ func (d *Drive) one(ctx context.Context, op string, c commit, sql string, args .
 
 const selectNode = "select " + attrColumns + " from mediafs.nodes n where n.drive_id = $1 and n.ino = $2"
 
-// Attr asks the database, and adds what was written here and is not stored yet.
+// Attr asks the database, and adds what was written here and is not stored yet. While the database is away it answers with what is
+// known of the node, if anything is.
 func (d *Drive) Attr(ctx context.Context, ino blobstore.Ino) (blobstore.Attr, error) {
+	last, isKnown := d.known.recall(ino)
+	if isKnown && d.known.away.Load() {
+		return d.peek(ino).pendingOver(last), nil
+	}
+	how, soon := reading, ctx
+	if isKnown {
+		var cancel context.CancelFunc
+		soon, cancel = context.WithTimeout(ctx, knownAnswers)
+		defer cancel()
+		how = impatient
+	}
 	for {
 		b := d.peek(ino)
 		version := b.currentVersion()
-		r, err := d.one(ctx, "attr", reading, selectNode, d.id, int64(ino))
+		r, err := d.one(soon, "attr", how, selectNode, d.id, int64(ino))
+		if isKnown && err != nil && ctx.Err() == nil && (soon.Err() != nil || errors.Is(err, blobstore.ErrUnavailable)) {
+			return b.pendingOver(last), nil
+		}
 		if err != nil {
 			return blobstore.Attr{}, err
 		}
@@ -56,6 +72,7 @@ func (d *Drive) Attr(ctx context.Context, ino blobstore.Ino) (blobstore.Attr, er
 			return blobstore.Attr{}, translate(ctx, "attr", blobstore.ErrNotExist) // it waits to be collected
 		}
 		if attr, ok := b.overlay(r, version); ok {
+			d.known.remember(attr)
 			return attr, nil
 		}
 	}
@@ -96,6 +113,9 @@ func (d *Drive) setAttr(ctx context.Context, ino blobstore.Ino, change blobstore
 		d.id, int64(ino), int32(change.Set), int32(change.Mode), int64(change.UID), int64(change.GID), change.Size,
 		change.AtimeNs, change.MtimeNs, time.Now().UnixNano(), fresh, int32(d.chunk), d.mount)
 	d.changes.Add(1)
+	if err == nil {
+		d.known.remember(r.attr)
+	}
 	if change.Set.Has(blobstore.SetSize) {
 		d.collectSoon()
 	}

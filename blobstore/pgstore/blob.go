@@ -207,6 +207,19 @@ func (b *blob) overlay(r row, version uint64) (blobstore.Attr, bool) {
 	return b.attr, true
 }
 
+// pendingOver puts what is pending on top of attributes that are known of the node. b may be nil.
+func (b *blob) pendingOver(attr blobstore.Attr) blobstore.Attr {
+	if b == nil {
+		return attr
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.loaded {
+		attr = b.attr
+	}
+	return b.withPending(attr)
+}
+
 // attributes are those known here.
 func (b *blob) attributes() blobstore.Attr {
 	b.mu.Lock()

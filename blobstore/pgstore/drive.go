@@ -30,6 +30,7 @@ type Drive struct {
 	numbers numbers
 	usage   usage
 	waiters waiters
+	known   known
 
 	commits atomic.Uint64 // transactions that committed without waiting for the disk
 	durable atomic.Uint64 // how many of those are known to be on it

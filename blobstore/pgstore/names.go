@@ -27,6 +27,7 @@ func (d *Drive) Lookup(ctx context.Context, parent blobstore.Ino, name string) (
 			return blobstore.Attr{}, err
 		}
 		if d.peek(r.attr.Ino) == nil && d.changes.Load() == changes {
+			d.known.remember(r.attr)
 			return r.attr, nil
 		}
 		// Open here: what is pending counts; or changed while the answer was on its way.
@@ -205,8 +206,8 @@ func (d *Drive) Readlink(ctx context.Context, ino blobstore.Ino) (string, error)
 	var target []byte
 	var found bool
 	err := d.run(ctx, "readlink", reading, statement{
-		sql:  "select n.target from mediafs.nodes n where n.drive_id = $1 and n.ino = $2 and n.nlink > 0",
-		args: []any{d.id, int64(ino)},
+		sql:  "select n.target from mediafs.nodes n where n.drive_id = $1 and n.ino = $2 and (n.nlink > 0 or $3)",
+		args: []any{d.id, int64(ino), d.peek(ino).isOpen()},
 		each: func(r pgx.Rows) error { found = true; return r.Scan(&target) },
 	})
 	switch {

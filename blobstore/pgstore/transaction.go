@@ -16,10 +16,12 @@ import (
 type commit struct {
 	durable bool // commit waits for the disk
 	repeat  bool // doing it twice is as good as once
+	hurry   bool // the caller has another answer while the database is away
 }
 
 var (
 	reading   = commit{repeat: true}
+	impatient = commit{repeat: true, hurry: true}
 	once      = commit{}
 	repeating = commit{repeat: true}
 	durably   = commit{durable: true, repeat: true}
@@ -44,6 +46,9 @@ func (d *Drive) run(ctx context.Context, op string, c commit, statements ...stat
 	for {
 		err := d.try(ctx, c, statements)
 		if err == nil {
+			if d.known.away.Swap(false) {
+				d.log.Info("the database is back")
+			}
 			if !c.durable {
 				d.commits.Add(1)
 			}
@@ -54,8 +59,13 @@ func (d *Drive) run(ctx context.Context, op string, c commit, statements ...stat
 		if !collided && (!unreachable(err) || !c.repeat && mayHaveHappened(err)) {
 			return translate(ctx, op, err)
 		}
-		if !collided {
-			d.store.log.Debug("the database is away", "operation", op, "error", err)
+		if !collided && ctx.Err() == nil {
+			if !d.known.away.Swap(true) {
+				d.log.Warn("the database can't be reached; operations wait for it", "operation", op, "error", err)
+			}
+			if c.hurry {
+				return translate(ctx, op, err)
+			}
 		}
 		if ctx.Err() != nil {
 			return translate(ctx, op, err)

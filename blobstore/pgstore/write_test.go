@@ -261,13 +261,23 @@ func TestAnOperationEndsAtItsDeadlineWhileTheDatabaseIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := attach(t, url, signIn(t, url, "alice"), pgstore.Options{})
+	root, err := d.Attr(t.Context(), blobstore.RootIno)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cluster.Stop(pgtest.Immediate); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	if _, err := d.Attr(ctx, blobstore.RootIno); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v, want %v", err, context.DeadlineExceeded)
+	if _, err := d.Lookup(ctx, blobstore.RootIno, "anything"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("lookup: got %v, want %v", err, context.DeadlineExceeded)
+	}
+	if got, err := d.Attr(t.Context(), blobstore.RootIno); got != root || err != nil { // what is known answers
+		t.Errorf("attributes that are known: got %+v, %v, want %+v", got, err, root)
+	}
+	if _, err := d.Attr(ctx, 4711); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("attributes that are not: got %v, want %v", err, context.DeadlineExceeded)
 	}
 	if _, err := d.Usage(t.Context()); err != nil { // answers with what it last heard
 		t.Errorf("usage: got %v", err)
