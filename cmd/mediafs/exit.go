@@ -8,6 +8,7 @@ import (
 	"unicode"
 
 	"mediafs/auth"
+	"mediafs/auth/betterauth"
 	"mediafs/blobstore"
 	"mediafs/blobstore/dirstore"
 	"mediafs/blobstore/pgstore"
@@ -30,6 +31,8 @@ const (
 	exitFUSE
 	exitNotStored
 	exitInterrupted
+	exitApplication
+	exitSignIn
 )
 
 // exitCodes is what `mediafs help` and the README say of each code.
@@ -49,6 +52,8 @@ var exitCodes = []struct {
 	{exitFUSE, "this machine has no FUSE, or you may not mount"},
 	{exitNotStored, "something that was written could not be stored"},
 	{exitInterrupted, "ended at once by a second signal: what was pending may be lost"},
+	{exitApplication, "the application's address is wrong, or it gives no usable answer"},
+	{exitSignIn, "the sign-in was denied, not approved in time, or interrupted"},
 }
 
 // A failure is an error as the user is told of it: what: why: the way out.
@@ -94,6 +99,10 @@ var kinds = []struct {
 	{auth.ErrExpired, exitToken, ""},
 	{auth.ErrRevoked, exitToken, ""},
 	{auth.ErrBanned, exitToken, ""},
+	{betterauth.ErrAddress, exitApplication, ""},
+	{betterauth.ErrNoAnswer, exitApplication, "try again, or correct the address"},
+	{betterauth.ErrDenied, exitSignIn, ""},
+	{betterauth.ErrCodeExpired, exitSignIn, "run `mediafs login` again"},
 	{auth.ErrUserID, exitUser, ""},
 	{auth.ErrUserExists, exitUser, "choose another name, or get a new token with `mediafs user token`"},
 	{auth.ErrNoUser, exitUser, "see `mediafs user list`"},

@@ -61,7 +61,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		OnUsageError:         onUsageError,
 		// The error is told by run, and the process ended by main.
 		ExitErrHandler: func(*cli.Context, error) {},
-		Commands:       []*cli.Command{initCommand(), userCommand(), mountCommand(), umountCommand(), statusCommand(), completionCommand()},
+		Commands: []*cli.Command{initCommand(), userCommand(), loginCommand(), logoutCommand(), whoamiCommand(),
+			mountCommand(), umountCommand(), statusCommand(), completionCommand()},
 	}
 	for _, command := range app.Commands {
 		prepare(command)

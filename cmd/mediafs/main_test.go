@@ -36,12 +36,13 @@ func mediafs(t *testing.T, args ...string) outcome {
 	return outcome{code, stdout.String(), stderr.String()}
 }
 
-// isolate gives the test a runtime folder of its own and takes away what the caller's environment has.
+// isolate gives the test folders of its own for what runs and what is saved, and takes away what the caller's environment has.
 func isolate(t *testing.T) (runtime string) {
 	t.Helper()
 	runtime = filepath.Join(t.TempDir(), "run")
 	t.Setenv("MEDIAFS_RUNTIME_DIR", runtime)
-	for _, name := range []string{storeVariable, tokenVariable, daemonVariable, "XDG_RUNTIME_DIR"} {
+	t.Setenv("XDG_CONFIG_HOME", filepath.Join(t.TempDir(), "config"))
+	for _, name := range []string{storeVariable, tokenVariable, daemonVariable, authVariable, "XDG_RUNTIME_DIR"} {
 		t.Setenv(name, "")
 	}
 	return runtime
@@ -114,6 +115,9 @@ func TestAWrongCommandLineIsOneLineAndExitCode2(t *testing.T) {
 		{"umount", "MOUNTPOINT is missing"},
 		{"umount a b", "2 arguments"},
 		{"status now", "1 arguments"},
+		{"login", "APP-URL is missing"},
+		{"logout now", "1 arguments"},
+		{"whoami now", "1 arguments"},
 		{"completion", "SHELL is missing"},
 		{"completion fish", `the shell "fish"`},
 	} {
@@ -164,13 +168,13 @@ func TestEveryExitCodeIsInTheHelpOnce(t *testing.T) {
 			t.Errorf("the help lacks %q", line)
 		}
 	}
-	if len(exitCodes) != int(exitInterrupted)+1 {
-		t.Errorf("the table has %d codes, want %d", len(exitCodes), exitInterrupted+1)
+	if len(exitCodes) != int(exitSignIn)+1 {
+		t.Errorf("the table has %d codes, want %d", len(exitCodes), exitSignIn+1)
 	}
 }
 
 func TestEveryCommandHasHelpWithAnExample(t *testing.T) {
-	for _, line := range []string{"init", "user add", "user list", "user remove", "user token", "mount", "umount", "status", "completion"} {
+	for _, line := range []string{"init", "user add", "user list", "user remove", "user token", "mount", "umount", "status", "login", "logout", "whoami", "completion"} {
 		for _, flag := range []string{"--help", "-h"} {
 			got := mediafs(t, append(strings.Fields(line), flag)...)
 			if got.code != exitOK || !strings.Contains(got.stdout, "\n     mediafs "+line) && !strings.Contains(got.stdout, "; mediafs "+line) {

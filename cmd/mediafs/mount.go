@@ -34,17 +34,20 @@ func mountCommand() *cli.Command {
 		Usage:     "mount a user's drive",
 		UsageText: "mediafs mount --store STORE [--token-file FILE] [options] MOUNTPOINT",
 		Description: "Mounts the drive of the user whose token it is. The token is that of an account (see `mediafs user`) or of a session of\n" +
-			"Better Auth, in a file or in MEDIAFS_TOKEN. \"mounted DRIVE at MOUNTPOINT\" is printed when the drive can be used. It stays\n" +
+			"Better Auth, in a file or in MEDIAFS_TOKEN; without them it is the one that `mediafs login` saved. A store of folders learns\n" +
+			"from the application at --auth whose session it is. \"mounted DRIVE at MOUNTPOINT\" is printed when the drive can be used. It stays\n" +
 			"until it is unmounted, or until SIGINT or SIGTERM: then what is pending is stored first. A second signal ends it at once.\n\n" +
 			"Examples:\n\n" +
 			"  mediafs mount --store /srv/media --token-file anna.token ~/drive\n" +
+			"  mediafs mount --store /srv/media --auth https://app.example.org --token-file anna.token ~/drive\n" +
 			"  MEDIAFS_STORE=postgres://app@localhost/appframes mediafs mount --token-file anna.token --daemon ~/drive\n\n" +
 			"With the link /sbin/mount.mediafs to this program, mount(8) and fstab(5) know the type mediafs, with the options\n" +
-			"token_file=FILE, ro, allow_other, timeout=DURATION, log_level=LEVEL and the usual ones:\n\n" +
+			"token_file=FILE, auth=URL, ro, allow_other, timeout=DURATION, log_level=LEVEL and the usual ones:\n\n" +
 			"  /srv/media  /mnt/anna  mediafs  token_file=/etc/mediafs/anna.token,nofail  0  0",
 		Flags: []cli.Flag{
 			storeFlag(),
 			&cli.StringFlag{Name: "token-file", TakesFile: true, Usage: "`FILE` that holds the token and that nobody else can read (or " + tokenVariable + ")"},
+			&cli.StringFlag{Name: "auth", Usage: "`URL` of the application to ask about the session, for a store of folders (or " + authVariable + ")"},
 			&cli.BoolFlag{Name: "read-only", Usage: "refuse every change"},
 			&cli.BoolFlag{Name: "allow-other", Usage: "let other users of this machine in, as far as modes and owners allow"},
 			&cli.BoolFlag{Name: "daemon", Usage: "go to the background when the drive is mounted"},
@@ -59,6 +62,7 @@ func mountCommand() *cli.Command {
 type mountOptions struct {
 	Store      string // with password
 	Token      string // the secret
+	Auth       string // the application that knows it; "": the store does
 	Mountpoint string // resolved
 	ReadOnly   bool
 	AllowOther bool
@@ -90,13 +94,13 @@ func mountOptionsOf(c *cli.Context) (o mountOptions, err error) {
 	if err := o.LogLevel.UnmarshalText([]byte(c.String("log-level"))); err != nil {
 		return o, usageFailure(c, errors.New("--log-level is debug, info, warn or error"))
 	}
-	token, warning, err := readToken(c.String("token-file"))
+	found, err := credentialsOf(c, address)
 	if err != nil {
 		return o, err
 	}
-	o.Token = token.Reveal()
-	if warning != "" {
-		o.Warnings = append(o.Warnings, warning)
+	o.Token, o.Auth = found.token.Reveal(), found.application
+	if found.warning != "" {
+		o.Warnings = append(o.Warnings, found.warning)
 	}
 	if o.Mountpoint, err = resolveMountpoint(args[0]); err != nil {
 		return o, explain("mountpoint "+args[0], err, exitMountpoint)
@@ -217,8 +221,15 @@ func attach(ctx context.Context, o mountOptions, logger *slog.Logger) (_ *attach
 			}
 		}
 	}()
+	otherwise := exitStoreAway
+	if o.Auth != "" {
+		otherwise = exitApplication
+		if authenticator, err = applicationAt(o.Auth); err != nil {
+			return nil, err
+		}
+	}
 	if m.session, err = authenticator.Authenticate(ctx, token); err != nil {
-		return nil, m.address.failedFor("token", err)
+		return nil, m.address.failedWith("token", err, otherwise)
 	}
 	if err = checkMount(o.Mountpoint); err != nil {
 		return nil, err

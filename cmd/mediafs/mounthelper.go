@@ -155,6 +155,11 @@ func (c helperCall) command() (args []string, noexec bool, err error) {
 				return bad(option, "write the file's absolute path")
 			}
 			args, hasToken = append(args, "--token-file", value), true
+		case "auth":
+			if value == "" {
+				return bad(option, "write the application's address")
+			}
+			args = append(args, "--auth", value)
 		case "timeout":
 			if d, err := time.ParseDuration(value); err != nil || d <= 0 {
 				return bad(option, "write a duration, as 30s or 2m")

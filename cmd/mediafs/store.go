@@ -105,10 +105,15 @@ func (a storeAddress) failed(err error) error { return a.failedFor("store "+a.sh
 
 // failedFor is an error of this store about one thing.
 func (a storeAddress) failedFor(what string, err error) error {
+	return a.failedWith(what, err, exitStoreAway)
+}
+
+// failedWith is the same with another code for an error that is of no known kind.
+func (a storeAddress) failedWith(what string, err error, otherwise exitCode) error {
 	if err == nil {
 		return nil
 	}
-	f := explain(what, err, exitStoreAway)
+	f := explain(what, err, otherwise)
 	f.hide = a.secrets()
 	return f
 }

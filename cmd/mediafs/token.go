@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
+
+	"github.com/urfave/cli/v2"
 
 	"mediafs/auth"
 	"mediafs/auth/betterauth"
@@ -29,7 +32,7 @@ func readToken(file string) (token auth.Token, warn string, err error) {
 			return failed(tokenVariable, err, "")
 		}
 		if strings.TrimSpace(text) == "" {
-			return failed("token", errors.New("none is given"), "use --token-file FILE or set "+tokenVariable)
+			return failed("token", errors.New("none is given"), "use --token-file FILE or set "+tokenVariable+", or sign in with `mediafs login`")
 		}
 		token, err := parseToken(text)
 		if err != nil {
@@ -42,12 +45,8 @@ func readToken(file string) (token auth.Token, warn string, err error) {
 		return failed("token file", err, "name the file that `mediafs user add` or `mediafs user token` wrote")
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
+	if warn, err = openToOthers(f); err != nil {
 		return failed("token file", err, "")
-	}
-	if info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
-		warn = fmt.Sprintf("others can read the token file %s: chmod 600 %s", file, quoteShell(file))
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxTokenFile))
 	if err != nil {
@@ -60,6 +59,57 @@ func readToken(file string) (token auth.Token, warn string, err error) {
 		return failed("token file "+file, err, "")
 	}
 	return token, warn, nil
+}
+
+// authVariable is the variable of the environment that stands in for --auth.
+const authVariable = "MEDIAFS_AUTH"
+
+// credentials are what a drive is opened with.
+type credentials struct {
+	token       auth.Token
+	application string // that knows the token; "": the store does
+	warning     string // what the user should know
+}
+
+// credentialsOf finds the token, in the file, the environment or what `mediafs login` saved, and who is asked whose it is.
+func credentialsOf(c *cli.Context, address storeAddress) (found credentials, err error) {
+	if given := cmp.Or(c.String("auth"), os.Getenv(authVariable)); given != "" {
+		if address.database != "" {
+			return found, usageFailure(c, errors.New("--auth and MEDIAFS_AUTH are for stores of folders: "+
+				"a database checks the owner itself, so it must have the sessions of the application in it (see `mediafs init --help`)"))
+		}
+		application, err := applicationAt(given)
+		if err != nil {
+			return found, err
+		}
+		found.application = application.String()
+	}
+	file := c.String("token-file")
+	if file == "" && strings.TrimSpace(os.Getenv(tokenVariable)) == "" {
+		saved, warning, err := readLogin()
+		if err == nil {
+			return found.from(saved, warning, address)
+		}
+		if !errors.Is(err, errNotSignedIn) {
+			return found, err
+		}
+	}
+	found.token, found.warning, err = readToken(file)
+	return found, err
+}
+
+// from takes the token of a saved login, which is sent to no other application than the one that gave it.
+func (found credentials) from(saved login, warning string, address storeAddress) (credentials, error) {
+	of := saved.application.String()
+	if found.application != "" && found.application != of {
+		return credentials{}, &failure{code: exitToken, what: "saved sign-in", why: fmt.Errorf("it is one to %s, not to %s", of, found.application),
+			way: "sign in there with `mediafs login`, or use --token-file FILE"}
+	}
+	if address.database == "" {
+		found.application = of
+	}
+	found.token, found.warning = saved.token, warning
+	return found, nil
 }
 
 // parseToken reads the token of an account or of a session of Better Auth.
