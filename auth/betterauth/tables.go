@@ -1,8 +1,6 @@
 package betterauth
 
 import (
-	"context"
-	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -10,31 +8,31 @@ import (
 
 // Tables are the names of the application's tables and columns: Better Auth lets every one of them be changed.
 type Tables struct {
-	Schema  string
-	Session SessionTable
-	User    UserTable
+	Schema  string       `json:"schema,omitempty"`
+	Session SessionTable `json:"session,omitzero"`
+	User    UserTable    `json:"user,omitzero"`
 
 	// SameIDs says that User.ID and Session.UserID have one type, so that they can be compared as they are, with the
 	// help of an index. Otherwise they are compared as text.
-	SameIDs bool
+	SameIDs bool `json:"-"`
 }
 
 // SessionTable is the table of sessions and the columns of it that count.
 type SessionTable struct {
-	Table     string
-	Token     string
-	UserID    string
-	ExpiresAt string // timestamp with time zone, or without and then in UTC
+	Table     string `json:"table,omitempty"`
+	Token     string `json:"token,omitempty"`
+	UserID    string `json:"userId,omitempty"`
+	ExpiresAt string `json:"expiresAt,omitempty"` // timestamp with time zone, or without and then in UTC
 }
 
 // UserTable is the table of users and the columns of it that count. The last three come with the admin plugin; those that
 // are not there are "".
 type UserTable struct {
-	Table      string
-	ID         string
-	Role       string
-	Banned     string
-	BanExpires string // a timestamp, like SessionTable.ExpiresAt
+	Table      string `json:"table,omitempty"`
+	ID         string `json:"id,omitempty"`
+	Role       string `json:"role,omitempty"`
+	Banned     string `json:"banned,omitempty"`
+	BanExpires string `json:"banExpires,omitempty"` // a timestamp, like SessionTable.ExpiresAt
 }
 
 // CamelCase are the names that Better Auth's own migrations make, and Prisma's.
@@ -60,76 +58,6 @@ func (t Tables) plural() Tables {
 	t.Session.Table += "s"
 	t.User.Table += "s"
 	return t
-}
-
-// Querier is what Detect asks: a connection, a pool or a transaction of pgx.
-type Querier interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-}
-
-// Detect looks for the application's tables in the schemas of the search path, in its order, and says whether they are there.
-// Other schemas do not count: whoever may make one could put sessions of their own there. Only tables that the login may use
-// are seen.
-func Detect(ctx context.Context, q Querier) (Tables, bool, error) {
-	candidates := []Tables{CamelCase(), SnakeCase(), CamelCase().plural(), SnakeCase().plural()}
-	var names []string
-	for _, t := range candidates {
-		names = append(names, t.Session.Table, t.User.Table)
-	}
-	rows, err := q.Query(ctx, `
-		SELECT table_schema::text, table_name::text, column_name::text, udt_schema || '.' || udt_name
-		FROM information_schema.columns
-		WHERE table_schema = ANY (current_schemas(false)) AND table_name = ANY ($1)
-		ORDER BY array_position(current_schemas(false), table_schema::name)`, names)
-	if err != nil {
-		return Tables{}, false, fmt.Errorf("look for the tables of Better Auth: %w", err)
-	}
-	var schemas []string // in the order of the search path
-	types := map[column]string{}
-	var c column
-	var kind string
-	_, err = pgx.ForEachRow(rows, []any{&c.schema, &c.table, &c.name, &kind}, func() error {
-		if len(schemas) == 0 || schemas[len(schemas)-1] != c.schema {
-			schemas = append(schemas, c.schema)
-		}
-		types[c] = kind
-		return nil
-	})
-	if err != nil {
-		return Tables{}, false, fmt.Errorf("look for the tables of Better Auth: %w", err)
-	}
-	for _, schema := range schemas {
-		for _, t := range candidates {
-			t.Schema = schema
-			if t.match(types) {
-				return t, true, nil
-			}
-		}
-	}
-	return Tables{}, false, nil
-}
-
-// column is a column of a table.
-type column struct{ schema, table, name string }
-
-// match says whether the columns that must be there are, and drops those of the others that are not.
-func (t *Tables) match(types map[column]string) bool {
-	has := func(table, name string) bool { return types[column{t.Schema, table, name}] != "" }
-	for _, name := range []string{t.Session.Token, t.Session.UserID, t.Session.ExpiresAt} {
-		if !has(t.Session.Table, name) {
-			return false
-		}
-	}
-	if !has(t.User.Table, t.User.ID) {
-		return false
-	}
-	for _, name := range []*string{&t.User.Role, &t.User.Banned, &t.User.BanExpires} {
-		if !has(t.User.Table, *name) {
-			*name = ""
-		}
-	}
-	t.SameIDs = types[column{t.Schema, t.User.Table, t.User.ID}] == types[column{t.Schema, t.Session.Table, t.Session.UserID}]
-	return true
 }
 
 // SessionSQL returns a SELECT that finds the session of the token p_token, expired or not. It is to be embedded in a function

@@ -3,6 +3,7 @@ package pgstore
 import (
 	"context"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -35,15 +36,31 @@ type InitReport struct {
 	Sessions      *betterauth.Tables // the application's tables that sessions are read from; nil: accounts alone
 }
 
-// Init makes a database a store, or brings one up to date. It is idempotent. The login must be a superuser, or be able to create
-// roles and to create schemas in the database (ErrPrivilege).
+// InitOptions say what Init can't find out.
+type InitOptions struct {
+	// Tables are the names of the application's tables, or some of them; the others are found (betterauth.Find). They
+	// are remembered. nil: those of last time, and there may be none. The zero Tables forgets them: all are found.
+	Tables *betterauth.Tables
+}
+
+// Init makes a database a store, or brings one up to date, with the zero InitOptions.
 func Init(ctx context.Context, url string) (InitReport, error) {
+	return InitWith(ctx, url, InitOptions{})
+}
+
+// InitWith makes a database a store, or brings one up to date. It is idempotent. The login must be a superuser, or be able to
+// create roles and to create schemas in the database (ErrPrivilege). betterauth.ErrNoTables: the tables that are named are not
+// there; nothing is changed then.
+func InitWith(ctx context.Context, url string, o InitOptions) (InitReport, error) {
 	conn, err := connect(ctx, url)
 	if err != nil {
 		return InitReport{}, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	report, err := initialise(ctx, conn)
+	report, err := initialise(ctx, conn, o)
+	if errors.Is(err, betterauth.ErrNoTables) {
+		return report, err
+	}
 	if err != nil {
 		return report, connectError(err)
 	}
@@ -65,8 +82,13 @@ func connect(ctx context.Context, url string) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-func initialise(ctx context.Context, conn *pgx.Conn) (InitReport, error) {
+func initialise(ctx context.Context, conn *pgx.Conn, o InitOptions) (InitReport, error) {
 	var report InitReport
+	if o.Tables != nil { // before anything is made
+		if _, err := betterauth.Find(ctx, conn, *o.Tables); err != nil {
+			return report, err
+		}
+	}
 	if err := makeRoles(ctx, conn); err != nil {
 		return report, err
 	}
@@ -102,7 +124,7 @@ func initialise(ctx context.Context, conn *pgx.Conn) (InitReport, error) {
 	if _, err := conn.Exec(ctx, "grant select on "+versionTable+" to mediafs; reset role"); err != nil {
 		return report, err
 	}
-	report.Sessions, err = readSessions(ctx, conn)
+	report.Sessions, err = readSessions(ctx, conn, o.Tables)
 	return report, err
 }
 
@@ -137,9 +159,25 @@ func makeRoles(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // readSessions has the database read the sessions of the web application whose tables are in it, if there are any.
-func readSessions(ctx context.Context, conn *pgx.Conn) (*betterauth.Tables, error) {
-	tables, found, err := betterauth.Detect(ctx, conn)
-	if err != nil || !found {
+// names are the names that somebody gave, nil for those that are remembered.
+func readSessions(ctx context.Context, conn *pgx.Conn, names *betterauth.Tables) (*betterauth.Tables, error) {
+	optional := false
+	if names == nil {
+		remembered, err := rememberedNames(ctx, conn)
+		if err != nil {
+			return nil, err
+		}
+		names, optional = &remembered, remembered == betterauth.Tables{}
+	}
+	tables, err := betterauth.Find(ctx, conn, *names)
+	if errors.Is(err, betterauth.ErrNoTables) && optional {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	comment, err := json.Marshal(names)
+	if err != nil {
 		return nil, err
 	}
 	for _, grant := range grants(tables) {
@@ -152,7 +190,8 @@ func readSessions(ctx context.Context, conn *pgx.Conn) (*betterauth.Tables, erro
 		return nil, fmt.Errorf("a table or column of the application's has %s in its name: rename it", quote)
 	}
 	_, err = conn.Exec(ctx, `
-		set role mediafs_owner;
+		begin;
+		set local role mediafs_owner;
 		create or replace function mediafs.app_session(p_token text)
 		returns table (user_id text, role text, expires_at timestamptz, banned boolean)
 		language plpgsql stable security definer set search_path = pg_catalog as `+quote+`
@@ -161,8 +200,24 @@ func readSessions(ctx context.Context, conn *pgx.Conn) (*betterauth.Tables, erro
 			return query `+tables.SessionSQL()+`;
 		end `+quote+`;
 		revoke all on function mediafs.app_session(text) from public;
-		reset role`)
+		comment on function mediafs.app_session(text) is `+literal(string(comment))+`;
+		commit`)
 	return &tables, err
+}
+
+// rememberedNames are the names that were given last time. They are the comment of the function that reads the tables.
+func rememberedNames(ctx context.Context, conn *pgx.Conn) (betterauth.Tables, error) {
+	var comment *string
+	err := conn.QueryRow(ctx, "select obj_description('mediafs.app_session(text)'::regprocedure, 'pg_proc')").Scan(&comment)
+	if err != nil || comment == nil || *comment == "{}" {
+		return betterauth.Tables{}, err
+	}
+	return betterauth.ParseNames([]byte(*comment))
+}
+
+// literal quotes a string for a statement that takes no parameters.
+func literal(s string) string {
+	return "E'" + strings.NewReplacer(`'`, `''`, `\`, `\\`).Replace(s) + "'"
 }
 
 // grants let the owner of the store read the columns of the application's tables that tell a session, and no others.

@@ -95,6 +95,8 @@ var kinds = []struct {
 	{pgstore.ErrPrivilege, exitStoreAway, "use a login that has it"},
 	{pgstore.ErrUnreachable, exitStoreAway, "start the database or correct the address"},
 
+	{betterauth.ErrNoTables, exitStoreSchema, "name them in a file with --auth-tables FILE, or have them looked for with --auth-tables detect"},
+
 	{auth.ErrInvalid, exitToken, ""},
 	{auth.ErrExpired, exitToken, ""},
 	{auth.ErrRevoked, exitToken, ""},

@@ -13,6 +13,7 @@ import (
 
 	"mediafs/auth"
 	"mediafs/auth/accounts"
+	"mediafs/auth/betterauth"
 	"mediafs/blobstore"
 	"mediafs/blobstore/dirstore"
 	"mediafs/blobstore/pgstore"
@@ -175,10 +176,11 @@ func (a storeAddress) accounts(ctx context.Context) (auth.Accounts, error) {
 	return users, a.failed(err)
 }
 
-// make makes the store, or brings it up to date, and says what was done.
-func (a storeAddress) make(ctx context.Context) (string, error) {
+// make makes the store, or brings it up to date, and says what was done. tables are the names that were given for those of an
+// application in the same database; nil: none.
+func (a storeAddress) make(ctx context.Context, tables *betterauth.Tables) (string, error) {
 	if a.database != "" {
-		report, err := pgstore.Init(ctx, a.database)
+		report, err := pgstore.InitWith(ctx, a.database, pgstore.InitOptions{Tables: tables})
 		if err != nil {
 			return "", a.failed(err)
 		}
@@ -203,6 +205,12 @@ func (a storeAddress) describe(r pgstore.InitReport) string {
 	}
 	if s := r.Sessions; s != nil {
 		fmt.Fprintf(&b, "sessions of the application are read from %s and %s in the schema %s", s.Session.Table, s.User.Table, s.Schema)
+		if s.User.Role == "" {
+			b.WriteString("; it has no roles, so nobody is an admin")
+		}
+		if s.User.Banned == "" {
+			b.WriteString("; it has no bans")
+		}
 	} else {
 		b.WriteString("there are no sessions of Better Auth in this database: users are added with `mediafs user add`")
 	}
