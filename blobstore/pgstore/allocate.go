@@ -29,7 +29,7 @@ func (f *File) Allocate(ctx context.Context, mode blobstore.AllocateMode, off, n
 	}
 	d := f.blob.drive
 	return f.blob.alone(ctx, func(int64) (row, error) {
-		return d.one(ctx, "allocate", repeating, "select "+attrColumns+" from mediafs.zero_range($1, $2, $3, $4, $5, $6, $7) n",
+		return d.one(ctx, "allocate", durably, "select "+attrColumns+" from mediafs.zero_range($1, $2, $3, $4, $5, $6, $7) n",
 			d.id, int64(f.blob.ino), from, to, size, time.Now().UnixNano(), int32(d.chunk))
 	})
 }
@@ -38,7 +38,7 @@ func (f *File) Allocate(ctx context.Context, mode blobstore.AllocateMode, off, n
 func (b *blob) alone(ctx context.Context, change func(number int64) (row, error)) error {
 	b.gate.Lock()
 	defer b.gate.Unlock()
-	if err := b.store(ctx, everything, false); err != nil {
+	if err := b.store(ctx, everything); err != nil {
 		return err
 	}
 	b.mu.Lock()
@@ -62,7 +62,7 @@ func (b *blob) alone(ctx context.Context, change func(number int64) (row, error)
 func (f *File) Seek(ctx context.Context, off int64, whence blobstore.SeekWhence) (int64, error) {
 	b := f.blob
 	d := b.drive
-	if err := b.store(ctx, everything, false); err != nil {
+	if err := b.store(ctx, everything); err != nil {
 		return 0, err
 	}
 	b.mu.Lock()
@@ -99,7 +99,7 @@ func (d *Drive) CopyRange(ctx context.Context, from blobstore.File, fromOff int6
 	case toOff > blobstore.MaxFileSize-n:
 		return 0, translate(ctx, "copy", blobstore.ErrTooLarge)
 	}
-	if err := src.blob.store(ctx, everything, false); err != nil {
+	if err := src.blob.store(ctx, everything); err != nil {
 		return 0, err
 	}
 	src.blob.mu.Lock()
@@ -120,7 +120,7 @@ func (d *Drive) CopyRange(ctx context.Context, from blobstore.File, fromOff int6
 	}
 	dst.changed.Store(true)
 	err := dst.blob.alone(ctx, func(int64) (row, error) {
-		return d.one(ctx, "copy", repeating, "select "+attrColumns+" from mediafs.copy_chunks($1, $2, $3, $4, $5, $6, $7, $8) n",
+		return d.one(ctx, "copy", durably, "select "+attrColumns+" from mediafs.copy_chunks($1, $2, $3, $4, $5, $6, $7, $8) n",
 			d.id, number, int32(fromOff/d.chunk), int32((n+d.chunk-1)/d.chunk), int64(dst.blob.ino), int32(toOff/d.chunk),
 			toOff+n, time.Now().UnixNano())
 	})

@@ -108,7 +108,11 @@ func (d *Drive) setAttr(ctx context.Context, ino blobstore.Ino, change blobstore
 			return row{}, err
 		}
 	}
-	r, err := d.one(ctx, "set attributes", repeating,
+	c := repeating
+	if change.Set.Has(blobstore.SetSize) {
+		c = durably // it decides what the bytes that are stored next mean
+	}
+	r, err := d.one(ctx, "set attributes", c,
 		"select "+attrColumns+" from mediafs.set_attr($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) n",
 		d.id, int64(ino), int32(change.Set), int32(change.Mode), int64(change.UID), int64(change.GID), change.Size,
 		change.AtimeNs, change.MtimeNs, time.Now().UnixNano(), fresh, int32(d.chunk), d.mount)

@@ -38,6 +38,7 @@ type blob struct {
 	since        time.Time        // of the oldest dirty piece
 	storing      bool             // a background store runs
 	failing      error            // why the last store failed; nil after one that did not
+	lost         error            // why nothing can be stored any more
 	version      uint64           // counts what makes an answer of the database that is on its way old
 	segments     map[int64]*segment
 }
@@ -110,7 +111,7 @@ func (b *blob) created(r row) *File {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.loaded, b.attr, b.number = true, r.attr, r.blob
-	f := &File{blob: b}
+	f := &File{blob: b, losses: b.drive.losses.Load()}
 	f.changed.Store(true)
 	return f
 }
@@ -234,6 +235,13 @@ func (b *blob) renamed(r row) {
 	b.attr.Nlink, b.attr.CtimeNs = r.attr.Nlink, r.attr.CtimeNs
 }
 
+// isNameless says whether the file has no name any more, and why if that is not by somebody's will.
+func (b *blob) isNameless() (bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.loaded && b.attr.Nlink == 0, b.lost
+}
+
 // pending says whether anything is to be stored. With mu.
 func (b *blob) pending() bool {
 	return len(b.dirty) > 0 || b.flight != nil || b.mtimePending
@@ -268,38 +276,41 @@ func (b *blob) pendingBytes() int64 {
 	return n
 }
 
-// setAttr is Drive.SetAttr for a file that is open here.
+// setAttr is Drive.SetAttr for a file that is open here. No store runs beside it, so that its answer is the latest there is.
 func (b *blob) setAttr(ctx context.Context, change blobstore.AttrChange) (blobstore.Attr, error) {
 	resize := change.Set.Has(blobstore.SetSize)
 	b.gate.Lock()
 	defer b.gate.Unlock()
-	if err := b.land(ctx); err != nil { // leaves mu locked
-		return blobstore.Attr{}, err
-	}
-	wasPending := b.mtimePending
 	if resize {
+		if err := b.land(ctx); err != nil { // leaves mu locked
+			return blobstore.Attr{}, err
+		}
 		b.discard(change.Size)
-	}
-	if resize || change.Set.Has(blobstore.SetMtime) {
-		b.mtimePending = false // the change decides what mtime is
-	}
-	b.mu.Unlock()
-	if resize {
-		if err := b.store(ctx, everything, false); err != nil {
+		b.mu.Unlock()
+		if err := b.store(ctx, everything); err != nil {
 			return blobstore.Attr{}, err
 		}
 	}
+	if err := b.land(ctx); err != nil { // leaves mu locked
+		return blobstore.Attr{}, err
+	}
+	b.landed = make(chan struct{})
+	b.mu.Unlock()
 	r, err := b.drive.setAttr(ctx, b.ino, change)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	close(b.landed)
+	b.landed = nil
 	b.version++
 	if err != nil {
-		b.mtimePending = b.mtimePending || wasPending
 		return blobstore.Attr{}, err
 	}
 	if resize {
 		b.dropSegments(0, -1)
 		b.attr.Size = r.attr.Size
+	}
+	if resize || change.Set.Has(blobstore.SetMtime) {
+		b.mtimePending = false // the change has decided what mtime is
 	}
 	b.loaded, b.number, b.stored = true, r.blob, r.attr.Size
 	b.attr = b.withPending(r.attr)

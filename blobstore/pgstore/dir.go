@@ -39,11 +39,12 @@ type dir struct {
 	fetched bool
 	opening bool // the page is the one that OpenDir read, and nothing has been read since
 	opened  time.Time
+	losses  uint64 // Drive.losses when it was opened or last synced
 }
 
 // OpenDir reads the first page: for most folders that one round trip is the whole listing.
 func (d *Drive) OpenDir(ctx context.Context, ino blobstore.Ino) (blobstore.Dir, error) {
-	l := &dir{drive: d, ino: ino}
+	l := &dir{drive: d, ino: ino, losses: d.losses.Load()}
 	if err := l.fetch(ctx, positionParent, firstPage); err != nil {
 		return nil, err
 	}
@@ -145,7 +146,17 @@ func folder(ino blobstore.Ino) blobstore.Attr {
 	return blobstore.Attr{Ino: ino, Mode: unix.S_IFDIR}
 }
 
-// Sync makes the names durable.
-func (l *dir) Sync(ctx context.Context) error { return l.drive.makeDurable(ctx) }
+// Sync makes the names durable. ErrUnavailable, once, if the database server went away since the folder was opened and may have
+// undone some.
+func (l *dir) Sync(ctx context.Context) error {
+	if err := l.drive.makeDurable(ctx); err != nil {
+		return err
+	}
+	if losses := l.drive.losses.Load(); losses != l.losses {
+		l.losses = losses
+		return translate(ctx, "sync folder", blobstore.ErrUnavailable)
+	}
+	return nil
+}
 
 func (l *dir) Close() error { return nil }

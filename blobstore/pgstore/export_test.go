@@ -13,3 +13,6 @@ func (d *Drive) Session() auth.Session {
 
 // Collect has what was removed taken away now.
 func (d *Drive) Collect(ctx context.Context) error { return d.collectAll(ctx) }
+
+// StoreEverything stores what is pending of a file, as the background does.
+func (f *File) StoreEverything(ctx context.Context) error { return f.blob.store(ctx, everything) }

@@ -2,6 +2,7 @@ package pgstore
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -15,6 +16,7 @@ type File struct {
 	closed  atomic.Bool
 
 	mu     sync.Mutex // guards the rest
+	losses uint64     // Drive.losses when the file was opened or last synced
 	end    int64      // where the furthest read so far ended
 	streak int        // reads in a row that went on about there
 }
@@ -26,7 +28,7 @@ func (d *Drive) Open(ctx context.Context, ino blobstore.Ino, flags blobstore.Ope
 	b := d.acquire(ino)
 	d.dropping.Lock()   // whoever did not see it open is done after this
 	d.dropping.Unlock() //nolint:staticcheck // nothing is to be done in between
-	f := &File{blob: b}
+	f := &File{blob: b, losses: d.losses.Load()}
 	var err error
 	if flags.Has(blobstore.OpenTruncate) {
 		_, err = b.setAttr(ctx, blobstore.AttrChange{Set: blobstore.SetSize})
@@ -41,15 +43,41 @@ func (d *Drive) Open(ctx context.Context, ino blobstore.Ino, flags blobstore.Ope
 	return f, nil
 }
 
-// Sync stores the node's bytes and waits until they, and all that was committed before, are durable.
+// Sync stores the node's bytes and waits until they, and all that was committed before, are durable. ErrStale if a crash of the
+// database server has undone the making of the file.
 func (f *File) Sync(ctx context.Context) error {
+	if nameless, err := f.blob.isNameless(); nameless {
+		return err // nobody can find it after a crash
+	}
 	changed := f.changed.Swap(false)
-	err := f.blob.store(ctx, everything, true)
+	err := f.blob.store(ctx, everything)
 	if err == nil {
 		err = f.blob.drive.makeDurable(ctx)
 	}
+	if err == nil {
+		err = f.survived(ctx)
+	}
 	if err != nil && changed {
 		f.changed.Store(true)
+	}
+	return err
+}
+
+// survived gives an error if the file was lost with a server that went away.
+func (f *File) survived(ctx context.Context) error {
+	d := f.blob.drive
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	losses := d.losses.Load()
+	if f.losses == losses {
+		return nil
+	}
+	_, err := d.one(ctx, "sync", reading, selectNode, d.id, int64(f.blob.ino))
+	if errors.Is(err, blobstore.ErrNotExist) {
+		return translate(ctx, "sync", blobstore.ErrStale)
+	}
+	if err == nil {
+		f.losses = losses
 	}
 	return err
 }

@@ -60,6 +60,7 @@ func (d *Drive) run(ctx context.Context, op string, c commit, statements ...stat
 			return translate(ctx, op, err)
 		}
 		if !collided && ctx.Err() == nil {
+			d.isAway()
 			if !d.known.away.Swap(true) {
 				d.log.Warn("the database can't be reached; operations wait for it", "operation", op, "error", err)
 			}

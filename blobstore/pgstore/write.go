@@ -243,7 +243,7 @@ func (b *blob) storeInBackground(w what) {
 	}
 	b.storing = true
 	b.drive.tasks.Go(func() {
-		b.drive.attempt("store what was written", func(ctx context.Context) error { return b.store(ctx, w, false) })
+		b.drive.attempt("store what was written", func(ctx context.Context) error { return b.store(ctx, w) })
 		b.mu.Lock()
 		b.storing = false
 		b.mu.Unlock()
@@ -251,16 +251,16 @@ func (b *blob) storeInBackground(w what) {
 	})
 }
 
-// store sends pending pieces, a batch a transaction, and returns when there are none left. With durable it also waits for the
-// disk, for what it sends itself.
-func (b *blob) store(ctx context.Context, w what, durable bool) error {
+// store sends pending pieces, a batch a transaction, and returns when there are none left. Each transaction waits for the disk: a
+// piece is let go once it is stored, so a crash of the server must not take it back.
+func (b *blob) store(ctx context.Context, w what) error {
 	for {
 		if err := b.land(ctx); err != nil { // leaves mu locked
 			return err
 		}
-		if b.loaded && b.attr.Nlink == 0 && durable {
-			b.mu.Unlock()
-			return nil // nobody can find it after a crash
+		if b.lost != nil {
+			defer b.mu.Unlock()
+			return b.lost
 		}
 		t, ok := b.takeOff(w)
 		b.mu.Unlock()
@@ -268,8 +268,8 @@ func (b *blob) store(ctx context.Context, w what, durable bool) error {
 			return nil
 		}
 		commits := b.drive.commits.Load()
-		r, err := b.drive.put(ctx, t, durable && t.last)
-		if err == nil && durable && t.last {
+		r, err := b.drive.put(ctx, t)
+		if err == nil {
 			b.drive.isDurable(commits)
 		}
 		b.touchDown(t, r, err)
@@ -343,14 +343,13 @@ func (b *blob) takeOff(w what) (transfer, bool) {
 		mtime := b.attr.MtimeNs
 		t.mtimeNs = &mtime
 	}
-	t.last = len(b.dirty) == 0
 	return t, true
 }
 
 // put is one transaction: pieces, size and times.
-func (d *Drive) put(ctx context.Context, t transfer, durable bool) (row, error) {
+func (d *Drive) put(ctx context.Context, t transfer) (row, error) {
 	defer d.changes.Add(1)
-	return d.one(ctx, "store", commit{durable: durable, repeat: true},
+	return d.one(ctx, "store", durably,
 		"select "+attrColumns+" from mediafs.put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
 		d.id, int64(t.ino), t.number, t.idx, t.off, t.data, t.size, t.known, t.mtimeNs, t.ctimeNs)
 }
@@ -398,7 +397,8 @@ func (b *blob) touchDown(t transfer, r row, err error) {
 }
 
 // reload finds out what became of a file whose blob is not the one known here: another mount cut it to nothing, and what is
-// pending goes into the new blob; or it removed the file, and what is pending is lost with it: ErrStale.
+// pending goes into the new blob; or it removed the file, or the server crashed before the file's making was on its disk, and what
+// is pending is lost with it: ErrStale, for whoever has it open.
 func (b *blob) reload(ctx context.Context) error {
 	r, err := b.drive.one(ctx, "store", reading, selectNode, b.drive.id, int64(b.ino))
 	b.mu.Lock()
@@ -407,8 +407,9 @@ func (b *blob) reload(ctx context.Context) error {
 		b.discard(0)
 		b.mtimePending = false
 		b.attr.Nlink = 0
-		b.failing = translate(ctx, "store", blobstore.ErrStale)
-		return b.failing
+		b.lost = translate(ctx, "store", blobstore.ErrStale)
+		b.failing = b.lost
+		return b.lost
 	} else if err != nil {
 		return err
 	}

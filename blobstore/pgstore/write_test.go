@@ -312,3 +312,55 @@ func TestAWriterThatWaitsForMemoryIsToldWhyThereIsNone(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestAFileWhoseMakingACrashUndidIsNeverSaidToBeStored(t *testing.T) {
+	url := newStore(t)
+	d := attach(t, url, signIn(t, url, "alice"), pgstore.Options{})
+	admin, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close(t.Context())
+	for _, background := range []bool{false, true} {
+		file, ino := create(t, d, "lost")
+		write(t, file, []byte("content"), 0)
+		if _, err := admin.Exec(t.Context(), "with e as (delete from mediafs.entries where ino = $1) delete from mediafs.nodes where ino = $1", int64(ino)); err != nil {
+			t.Fatal(err)
+		}
+		if background { // finds it out first
+			if err := file.(*pgstore.File).StoreEverything(t.Context()); !errors.Is(err, blobstore.ErrStale) {
+				t.Errorf("store: got %v, want %v", err, blobstore.ErrStale)
+			}
+		}
+		for range 2 {
+			if err := file.Flush(t.Context()); !errors.Is(err, blobstore.ErrStale) {
+				t.Errorf("flush, found out in the background before: %v: got %v, want %v", background, err, blobstore.ErrStale)
+			}
+		}
+	}
+}
+
+func TestAnAnswerFromBeforeAStoreIsNotTakenForTheLatest(t *testing.T) {
+	url := newStore(t)
+	d := attach(t, url, signIn(t, url, "alice"), pgstore.Options{})
+	file, ino := create(t, d, "log")
+	for i := range 300 {
+		write(t, file, []byte{byte(i)}, int64(i))
+		written, err := d.Attr(t.Context(), ino)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var g errgroup.Group
+		g.Go(func() error { return file.(*pgstore.File).StoreEverything(t.Context()) })
+		g.Go(func() error {
+			got, err := d.SetAttr(t.Context(), ino, blobstore.AttrChange{Set: blobstore.SetMode, Mode: 0o600 | uint32(i)&7})
+			if err == nil && (got.Size != written.Size || got.MtimeNs != written.MtimeNs) {
+				t.Errorf("round %d: got size %d and mtime %d, want %d and %d", i, got.Size, got.MtimeNs, written.Size, written.MtimeNs)
+			}
+			return err
+		})
+		if err := g.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
