@@ -23,7 +23,7 @@ USERS := alice bob
 RUN_NEEDS  := fusermount3:fuse3 /etc/ssl/certs/ca-certificates.crt:ca-certificates
 # The race detector is linked in C. The rest are the programs that the tests use a drive with.
 TEST_NEEDS := $(RUN_NEEDS) gcc:gcc,libc6-dev /usr/lib/postgresql/*/bin/initdb:postgresql rsync:rsync git:git sqlite3:sqlite3 \
-	setfattr:attr unzip:unzip zip:zip strace:strace
+	setfattr:attr unzip:unzip zip:zip strace:strace node:nodejs npm:npm
 
 .PHONY: help
 help: ## list what can be made

@@ -6,11 +6,13 @@
 //	  columns     "camelCase" (the default) or "snake_case"
 //	  tables      {"user": …, "session": …}: other names of tables
 //	  schema      where the tables are, if not in "public"
+//	  elsewhere   true keeps sessions in memory, as an application does that has Redis for them
 //	  device      options of the plugin deviceAuthorization
 //
 // It prints the address that it serves at, a line, and ends when its standard input does.
-import { createServer } from "node:http";
+import { webcrypto } from "node:crypto";
 import { once } from "node:events";
+import { createServer } from "node:http";
 
 import { betterAuth } from "better-auth";
 import { getMigrations } from "better-auth/db/migration";
@@ -18,7 +20,9 @@ import { toNodeHandler } from "better-auth/node";
 import { admin, bearer, deviceAuthorization } from "better-auth/plugins";
 import pg from "pg";
 
-const { ids = "text", columns = "camelCase", tables = {}, schema = "public", device = {} } = JSON.parse(process.env.SETTINGS || "{}");
+globalThis.crypto ??= webcrypto; // the Node of Debian 12 lacks it
+
+const { ids = "text", columns = "camelCase", tables = {}, schema = "public", elsewhere = false, device = {} } = JSON.parse(process.env.SETTINGS || "{}");
 
 // named gives the columns of fields the names that were asked for.
 function named(...fields) {
@@ -36,10 +40,16 @@ const pool = new pg.Pool({ connectionString: process.env.DATABASE_URL, options: 
 pool.on("error", () => {});
 await pool.query(`create schema if not exists ${pg.escapeIdentifier(schema)}`);
 
+const memory = new Map();
 const auth = betterAuth({
 	baseURL,
 	secret: "for tests alone, and known to everybody",
 	database: pool,
+	secondaryStorage: !elsewhere ? undefined : {
+		get: (key) => memory.get(key) ?? null,
+		set: (key, value) => void memory.set(key, value),
+		delete: (key) => void memory.delete(key),
+	},
 	emailAndPassword: { enabled: true },
 	rateLimit: { enabled: false },
 	telemetry: { enabled: false },
