@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -17,8 +19,10 @@ func TestAKilledMountLosesNothingThatWasClosed(t *testing.T) {
 		alice := s.addUser(t, "alice")
 		m := s.mount(t, alice)
 		c := copyInto(t, m.point)
+		stopForking := fork(t)
 		c.waitUntilBusy(t)
 		m.kill(t)
+		stopForking()
 		whole := c.finish(t)
 		m.clear(t)
 
@@ -36,6 +40,31 @@ func TestAKilledMountLosesNothingThatWasClosed(t *testing.T) {
 		}
 		s.isEmpty(t)
 	})
+}
+
+// fork starts processes all the time until it is told to stop. Each inherits for a moment what this one has open, and its
+// closing that is one more FUSE_FLUSH of a file that is being written.
+func fork(t *testing.T) (stop func()) {
+	t.Helper()
+	stopped := make(chan struct{})
+	var forking sync.WaitGroup
+	forking.Go(func() {
+		for {
+			select {
+			case <-stopped:
+				return
+			default:
+			}
+			if err := exec.Command("true").Run(); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	return func() {
+		close(stopped)
+		forking.Wait()
+	}
 }
 
 // The same with the database server instead of the program, which then goes on where it was.
