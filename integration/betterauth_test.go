@@ -4,6 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,6 +52,31 @@ var installed = sync.OnceValues(func() (string, error) {
 	}
 	return dir, nil
 })
+
+// Who installs has a registry of their own: packages are named by version and hash, not by an address.
+func TestTheApplicationsPackagesArePinnedWithoutAddresses(t *testing.T) {
+	t.Parallel()
+	var wanted struct{ Dependencies map[string]string }
+	check(t, json.Unmarshal([]byte(readFile(t, filepath.Join("betterauth", "package.json"))), &wanted))
+	text := readFile(t, filepath.Join("betterauth", "package-lock.json"))
+	if strings.Contains(text, `"resolved"`) {
+		t.Error("the lock file says where packages are downloaded from")
+	}
+	var lock struct {
+		Packages map[string]struct{ Version, Integrity string }
+	}
+	check(t, json.Unmarshal([]byte(text), &lock))
+	for path, p := range lock.Packages {
+		if path != "" && !strings.HasPrefix(p.Integrity, "sha512-") {
+			t.Errorf("%s has the hash %q", path, p.Integrity)
+		}
+	}
+	for name, version := range wanted.Dependencies {
+		if got := lock.Packages["node_modules/"+name].Version; got != version {
+			t.Errorf("%s is locked at %q, and wanted as %q: name one version", name, got, version)
+		}
+	}
+}
 
 // settings are those of the application: see betterauth/server.mjs.
 type settings struct {
@@ -264,6 +292,14 @@ func (s *store) drivesOfMembers(t *testing.T, app *application, options ...strin
 	bens.unmount(t)
 }
 
+// elsewhere is a token of an application with another secret, signed with that.
+var elsewhere = func() string {
+	token := "ElsewhereElsewhereElsewhere12345"
+	signature := hmac.New(sha256.New, []byte("another secret"))
+	signature.Write([]byte(token))
+	return token + "." + base64.StdEncoding.EncodeToString(signature.Sum(nil))
+}()
+
 func TestASessionThatHasEndedMountsNothing(t *testing.T) {
 	onEachKind(t, func(t *testing.T, k kind) {
 		s := bareStore(t, k, person{})
@@ -303,6 +339,7 @@ func TestASessionThatHasEndedMountsNothing(t *testing.T) {
 			refused(out, "A"+out.raw[1:], unknown)
 		}
 		refused(out, out.raw+"."+strings.Repeat("A", 10), unknown) // cut short
+		refused(out, elsewhere, unknown)
 		out.post(t, "/sign-out", struct{}{}, nil)
 		refused(out, out.cookie, unknown)
 
