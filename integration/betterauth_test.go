@@ -274,6 +274,8 @@ func (s *store) drivesOfMembers(t *testing.T, app *application, options ...strin
 	if annas.line != "mounted "+anna.id+" at "+annas.point || bens.line != "mounted "+ben.id+" at "+bens.point {
 		t.Errorf("printed %q and %q, want the users %s and %s", annas.line, bens.line, anna.id, ben.id)
 	}
+	annas.keepsSecret(t, anna.raw)
+	bens.keepsSecret(t, ben.raw)
 	writeFile(t, annas.path("of anna"), "hers")
 	writeFile(t, bens.path("of ben"), "his")
 	for m, want := range map[*mount]string{annas: "of anna\n", bens: "of ben\n"} {
@@ -290,6 +292,22 @@ func (s *store) drivesOfMembers(t *testing.T, app *application, options ...strin
 		m.unmount(t)
 	}
 	bens.unmount(t)
+}
+
+// keepsSecret fails the test if something that others may see of a mount has its token in it.
+func (m *mount) keepsSecret(t *testing.T, token string) {
+	t.Helper()
+	process := fmt.Sprintf("/proc/%d/", m.cmd.Process.Pid)
+	for what, text := range map[string]string{
+		"what ps shows": readFile(t, process+"cmdline"),
+		"the log":       m.stderr.String(),
+		"status":        m.s.mediafs(t, "status", "--json").ok(t),
+		"the mounts":    readFile(t, process+"mounts"),
+	} {
+		if strings.Contains(text, token) {
+			t.Errorf("%s has the token in it: %s", what, text)
+		}
+	}
 }
 
 // elsewhere is a token of an application with another secret, signed with that.

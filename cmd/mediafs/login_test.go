@@ -207,6 +207,13 @@ func TestAFolderThatNothingCanBeSavedInIsToldBeforeAnybodySignsIn(t *testing.T) 
 		t.Errorf("the application was asked: %s", got)
 	}
 	wantError(t, mediafs(t, "whoami"), exitToken, "nobody is signed in")
+
+	for _, name := range []string{"XDG_CONFIG_HOME", "HOME"} {
+		t.Setenv(name, "")
+	}
+	wantError(t, mediafs(t, "login", a.URL), exitFailed, "set HOME or XDG_CONFIG_HOME")
+	wantError(t, mediafs(t, "whoami"), exitToken, "nobody is signed in")
+	wantError(t, mediafs(t, "mount", "--store", t.TempDir(), t.TempDir()), exitToken, "token: none is given")
 }
 
 func TestLogoutRemovesTheLoginThoughTheApplicationIsAway(t *testing.T) {
@@ -283,7 +290,7 @@ func TestAMountUsesTheSavedLoginWhenItIsGivenNoOtherToken(t *testing.T) {
 	}
 	// The account's token is the store's to check, and no application gets it.
 	t.Setenv(authVariable, "")
-	wantError(t, mount("--token-file", anna, "--auth", other.URL), exitToken, "the token is not known")
+	wantError(t, mount("--token-file", anna, "--auth", other.URL), exitToken, "account of the store", "leave out --auth")
 	if got := other.questions() + a.questions(); got != "" {
 		t.Errorf("the token of an account went to an application: %s", got)
 	}

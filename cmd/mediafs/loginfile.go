@@ -106,8 +106,8 @@ func saveLogin(path string, l login) (err error) {
 // readLogin reads the saved login. errNotSignedIn if there is none. warn is what the user should know of the file.
 func readLogin() (l login, warn string, err error) {
 	path, err := loginPath()
-	if err != nil {
-		return l, "", err
+	if err != nil { // a service, for one, has no home
+		return l, "", notSignedIn()
 	}
 	failed := func(err error) (login, string, error) {
 		return login{}, "", &failure{code: exitToken, what: "saved sign-in " + path, why: err, way: "sign in again with `mediafs login APP-URL`"}

@@ -95,6 +95,10 @@ func credentialsOf(c *cli.Context, address storeAddress) (found credentials, err
 		}
 	}
 	found.token, found.warning, err = readToken(file)
+	if err == nil && found.application != "" && strings.HasPrefix(found.token.Reveal(), auth.TokenPrefix) {
+		return credentials{}, &failure{code: exitToken, what: "token", why: errors.New("it is that of an account of the store, and no application's"),
+			way: "leave out --auth and " + authVariable}
+	}
 	return found, err
 }
 
