@@ -2,6 +2,7 @@ package pgstore_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -163,7 +164,7 @@ func BenchmarkOperation(b *testing.B) {
 			}
 		})
 	}
-	var made int
+	var made int // names that no run before has used
 	run("lookup", func(i int) error {
 		_, err := d.Lookup(ctx, blobstore.RootIno, fmt.Sprint("there", i%1000))
 		return err
@@ -174,11 +175,24 @@ func BenchmarkOperation(b *testing.B) {
 		_, err := d.Make(ctx, blobstore.RootIno, fmt.Sprint("made", made), blobstore.NewNode{Mode: unix.S_IFDIR | 0o700})
 		return err
 	})
+	root, err := d.OpenDir(ctx, blobstore.RootIno)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer root.Close()
+	run("mkdir-fsync", func(int) error {
+		made++
+		_, err := d.Make(ctx, blobstore.RootIno, fmt.Sprint("made", made), blobstore.NewNode{Mode: unix.S_IFDIR | 0o700})
+		return errors.Join(err, root.Sync(ctx))
+	})
 	run("chmod", func(i int) error {
 		_, err := d.SetAttr(ctx, blobstore.RootIno, blobstore.AttrChange{Set: blobstore.SetMode, Mode: 0o700 | uint32(i)&7})
 		return err
 	})
-	run("rename", func(i int) error {
+	renamed := -1
+	run("rename", func(int) error {
+		renamed++
+		i := renamed
 		return d.Rename(ctx, blobstore.Rename{Parent: blobstore.RootIno, Name: fmt.Sprintf("there%d%s", i%1000, dots(i/1000)),
 			NewParent: blobstore.RootIno, NewName: fmt.Sprintf("there%d%s", i%1000, dots(i/1000+1))})
 	})
