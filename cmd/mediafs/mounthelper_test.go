@@ -32,6 +32,7 @@ func TestAHelpersCallBecomesTheCommandMount(t *testing.T) {
 		{"/srv/media /mnt -svo token_file=/t", mount("/srv/media", token, "/t", "--", "/mnt")},
 		{"postgres://app@localhost/media /mnt -o ro,nosuid,nodev,token_file=/t", mount("postgres://app@localhost/media", token, "/t", "--read-only", "--", "/mnt")},
 		{"/s /mnt -o ro,token_file=/t -o rw", mount("/s", token, "/t", "--", "/mnt")},
+		{"/s /mnt -o token_file=/t,auth=https://app.example.org", mount("/s", token, "/t", "--auth", "https://app.example.org", "--", "/mnt")},
 		{"/s /mnt -o token_file=/t,timeout=2m,log_level=debug,allow_other", mount("/s", token, "/t", "--timeout", "2m", "--log-level", "debug", "--allow-other", "--", "/mnt")},
 		{"/s /mnt -o token_file=/a=b", mount("/s", token, "/a=b", "--", "/mnt")},
 		// What mount(8) passes for `defaults`, `user,exec` and so on.
@@ -104,6 +105,7 @@ func TestAHelpersCallThatCannotBeUnderstoodIsExitCode1(t *testing.T) {
 		{"/s /mnt -o token_file=/t,timeout=-1s", "write a duration"},
 		{"/s /mnt -o token_file=/t,timeout", "write a duration"},
 		{"/s /mnt -o token_file=/t,log_level=loud", "the levels are"},
+		{"/s /mnt -o token_file=/t,auth", "the application's address"},
 		{"/s /mnt -o token_file=/t,suid", `"suid": is not known`},
 		{"/s /mnt -o token_file=/t,remount,ro", `"remount": is not known`},
 		{"/s /mnt -o token_file=/t,uid=1000", `"uid=1000": is not known`},
