@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -111,6 +112,9 @@ func (fs *filesystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) 
 		return nil, r.end(blobstore.ErrInvalid)
 	}
 	off := int64(in.Offset)
+	if r.ctx.Err() != nil { // suspended
+		return nil, r.end(context.Cause(r.ctx))
+	}
 	if backed, ok := open.file.(blobstore.Backed); ok && len(buf) >= spliceFrom {
 		fs.bytesRead.Add(uint64(len(buf)))
 		return fuse.ReadResultFd(uintptr(backed.Descriptor()), off, len(buf)), r.end(nil)

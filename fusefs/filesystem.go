@@ -19,14 +19,15 @@ import (
 type filesystem struct {
 	fuse.RawFileSystem
 
-	drive    blobstore.Drive
-	ids      ids
-	timeout  time.Duration
-	readOnly bool
-	log      *slog.Logger
-	frozen   atomic.Bool // being unmounted while in use: what is open may be read, no more
-	handles  handles
-	watchers sync.WaitGroup // goroutines of interruptible
+	drive     blobstore.Drive
+	ids       ids
+	timeout   time.Duration
+	readOnly  bool
+	log       *slog.Logger
+	suspended atomic.Pointer[error] // why nothing is answered; nil: it is
+	frozen    atomic.Bool           // being unmounted while in use: what is open may be read, no more
+	handles   handles
+	watchers  sync.WaitGroup // goroutines of interruptible
 
 	requests, faults        atomic.Uint64
 	bytesRead, bytesWritten atomic.Uint64

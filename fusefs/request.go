@@ -30,7 +30,7 @@ type request struct {
 // must not be torn.
 func (fs *filesystem) begin(name string, node uint64) request {
 	fs.requests.Add(1)
-	ctx, stop := context.WithTimeout(context.Background(), fs.timeout)
+	ctx, stop := fs.deadline()
 	return request{fs: fs, name: name, node: node, ctx: ctx, stop: stop}
 }
 
