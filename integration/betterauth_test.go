@@ -493,7 +493,9 @@ func TestSigningInThroughTheBrowser(t *testing.T) {
 			t.Errorf("saved %+v after it printed %q; the browser's token is %s", login, r.stdout, anna.raw)
 		}
 		who := s.mediafs(t, "whoami").ok(t)
-		for _, word := range []string{anna.id, "user", app.url, time.Now().UTC().Add(7 * 24 * time.Hour).Format(time.DateOnly)} {
+		var expires time.Time
+		check(t, conn.QueryRow(context.Background(), `SELECT "expiresAt" FROM "session" WHERE token = $1`, login.Token).Scan(&expires))
+		for _, word := range []string{anna.id, "user", app.url, expires.UTC().Format(time.DateTime)} {
 			if !strings.Contains(who, word) {
 				t.Errorf("whoami says %q, want %q in it", who, word)
 			}
