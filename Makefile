@@ -190,7 +190,7 @@ lint: $(GOLANGCI) ## check form, dependencies and the import direction
 	go vet ./...
 	go mod tidy -diff
 	go mod verify
-	$(GOLANGCI) run
+	$(GOLANGCI) run --allow-parallel-runners
 
 $(GOLANGCI):
 	@mkdir -p bin
