@@ -32,6 +32,9 @@ func (fs *filesystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.A
 	}
 	ino := inoOf(in.NodeId)
 	attr, err := fs.drive.SetAttr(r.ctx, ino, change)
+	if err == nil && change.Set&(blobstore.SetUID|blobstore.SetGID) != 0 {
+		attr, err = fs.killSpecial(r.ctx, &attr)
+	}
 	if err != nil {
 		return r.endNode(err)
 	}
@@ -77,7 +80,8 @@ func (fs *filesystem) attrChange(in *fuse.SetAttrIn) (blobstore.AttrChange, erro
 			c.MtimeNs = joinTime(in.Mtime, in.Mtimensec)
 		}
 	}
-	// A new owner takes the bits away whoever gives it (chown_common of fs/open.c); drives leave folders alone.
+	// A new owner takes the bits away whoever gives it (chown_common of fs/open.c), from all but folders. Drives do so with
+	// regular files, killSpecial with the rest.
 	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 || c.Set&(blobstore.SetUID|blobstore.SetGID) != 0 {
 		c.Set |= blobstore.SetKillPriv
 	}

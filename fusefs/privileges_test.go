@@ -50,6 +50,35 @@ func TestSetUserIDBitsGoAsOnExt4(t *testing.T) {
 	}
 }
 
+func TestNewOwnersOfWhatIsNoRegularFileTakeSetUserIDBitsAsOnExt4(t *testing.T) {
+	needRoot(t)
+	for what, c := range map[string]struct {
+		make string
+		want uint32
+	}{
+		"a pipe":                                {"mkfifo node; chmod 6555 node", 0o555},
+		"a device":                              {"mknod node c 1 3; chmod 6555 node", 0o555},
+		"a pipe that the group may not execute": {"mkfifo node; chmod 6745 node", 0o2745},
+		"a folder":                              {"mkdir node; chmod 6555 node", 0o6555},
+	} {
+		_, drive := mount(t, newDrive(t), Options{AllowOther: true})
+		for where, dir := range map[string]string{"drive": drive, "disk": openTempDir(t)} {
+			for _, change := range []string{"chown 1 node", "chgrp 1 node"} {
+				if said, err := shellAs(0, dir, c.make+"; "+change); err != nil {
+					t.Errorf("%s, %s, %s: %v: %s", where, what, change, err, said)
+				}
+				path := filepath.Join(dir, "node")
+				var st unix.Stat_t
+				must(t, unix.Stat(path, &st))
+				if got := st.Mode & permissions; got != c.want {
+					t.Errorf("%s, %s, %s: got mode %o, want %o", where, what, change, got, c.want)
+				}
+				must(t, os.Remove(path))
+			}
+		}
+	}
+}
+
 func TestSetUserIDBitsGoAgainAfterTheyWereSetAgain(t *testing.T) {
 	needRoot(t)
 	_, dir := mount(t, newDrive(t), Options{AllowOther: true})
