@@ -1,11 +1,8 @@
 package integration
 
 import (
-	"errors"
 	"os"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 // Two mounts of one drive: what one has closed the other sees at its next open, and the rest within a second.
@@ -59,31 +56,5 @@ func TestTwoMountsOfADriveSeeEachOther(t *testing.T) {
 				t.Errorf("a file that another mount removed reads %q, %v", got, err)
 			}
 		})
-	}
-}
-
-// A token that is replaced while its drive is mounted ends that mount's rights on Postgres, at once and with the errno for it.
-// What was closed before is there for the new one.
-func TestAMountWhoseTokenIsRevokedAnswersNothing(t *testing.T) {
-	t.Parallel()
-	s := newStore(t, postgres, person{})
-	alice := s.addUser(t, "alice")
-	m := s.mount(t, alice)
-	writeFile(t, m.path("file"), "closed before")
-	alice.tokenFile = s.saveToken(t, "renewed", s.mediafs(t, "user", "token", "--store", s.address, "alice").ok(t))
-	for what, got := range map[string]error{
-		"look for a file": func() error { _, err := os.Stat(m.path("not looked for yet")); return err }(),
-		"make a folder":   os.Mkdir(m.path("new"), 0o755),
-		"remove a file":   os.Remove(m.path("file")),
-		"write a file":    os.WriteFile(m.path("written"), []byte("x"), 0o644),
-	} {
-		if !errors.Is(got, unix.EKEYREVOKED) {
-			t.Errorf("%s: %v, want EKEYREVOKED", what, got)
-		}
-	}
-	m.unmount(t)
-	m = s.mount(t, alice)
-	if got := readFile(t, m.path("file")); got != "closed before" {
-		t.Errorf("with the new token the file holds %q", got)
 	}
 }

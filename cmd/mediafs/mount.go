@@ -168,8 +168,11 @@ func serveMount(o mountOptions, logger *slog.Logger, ready func(auth.UserID) err
 	if err := ready(m.session.User); err != nil { // nobody listens; the drive is mounted all the same
 		logger.Warn("could not say that the drive is mounted", "error", err)
 	}
+	watch := sessionWatch{session: m.session, authenticator: m.authenticator, mount: m.mount, logger: logger.With("drive", m.session.User)}
+	stopWatching := watch.start()
 	l := lifecycle{mount: m.mount, drive: m.drive, requests: m.control.unmount, signals: signals, drain: drainDeadline, logger: logger}
 	err = l.run()
+	stopWatching()
 	var f *failure
 	if errors.As(err, &f) && f.code == exitInterrupted {
 		return err
@@ -188,12 +191,13 @@ func serveMount(o mountOptions, logger *slog.Logger, ready func(auth.UserID) err
 
 // attachment is a mounted drive with all that it needs.
 type attachment struct {
-	address storeAddress
-	session auth.Session
-	store   blobstore.Store
-	drive   blobstore.Drive
-	mount   *fusefs.Mount
-	control *controlServer
+	address       storeAddress
+	authenticator auth.Authenticator
+	session       auth.Session
+	store         blobstore.Store
+	drive         blobstore.Drive
+	mount         *fusefs.Mount
+	control       *controlServer
 }
 
 // attach opens a drive and mounts it. On an error nothing of it is left.
@@ -228,6 +232,7 @@ func attach(ctx context.Context, o mountOptions, logger *slog.Logger) (_ *attach
 			return nil, err
 		}
 	}
+	m.authenticator = authenticator
 	if m.session, err = authenticator.Authenticate(ctx, token); err != nil {
 		return nil, m.address.failedWith("token", err, otherwise)
 	}

@@ -78,23 +78,40 @@ func runUmount(c *cli.Context) error {
 	return waitUntilGone(ctx, mountpoint)
 }
 
-// detach unmounts a drive without its process.
+// detach unmounts a drive without its process. A mount whose process is gone is detached even if something in it is open: nothing
+// can be lost there any more.
 func detach(ctx context.Context, mountpoint string) error {
-	var err error
-	if os.Geteuid() == 0 {
-		err = unix.Unmount(mountpoint, unix.UMOUNT_NOFOLLOW)
-	} else {
-		var stderr bytes.Buffer
-		cmd := exec.CommandContext(ctx, "fusermount3", "-u", mountpoint)
-		cmd.Stderr = &stderr
-		if err = cmd.Run(); err != nil {
-			err = fmt.Errorf("%w: %s", err, bytes.TrimSpace(stderr.Bytes()))
-		}
+	err := unmountNow(ctx, mountpoint, false)
+	if err != nil && isDead(mountpoint) {
+		err = unmountNow(ctx, mountpoint, true)
 	}
 	if err != nil {
 		return &failure{code: exitMountpoint, what: "umount " + mountpoint, why: err, way: "end the programs that use it (see fuser -vm) and try again"}
 	}
 	return nil
+}
+
+func unmountNow(ctx context.Context, mountpoint string, lazy bool) error {
+	flags, option := unix.UMOUNT_NOFOLLOW, "-u"
+	if lazy {
+		flags, option = unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH, "-uz"
+	}
+	if os.Geteuid() == 0 {
+		return unix.Unmount(mountpoint, flags)
+	}
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, "fusermount3", option, mountpoint)
+	cmd.Stderr = &stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return nil
+}
+
+// isDead says whether nobody serves a mount any more: the kernel says "Transport endpoint is not connected".
+func isDead(mountpoint string) bool {
+	var st unix.Stat_t
+	return errors.Is(unix.Stat(mountpoint, &st), unix.ENOTCONN)
 }
 
 // waitUntilGone returns when the kernel's table has no drive at the mountpoint.
