@@ -171,6 +171,10 @@ integration: test-deps ## run the tests of the built and mounted program alone, 
 bench: test-deps ## run the benchmarks
 	@$(call leaving_nothing,go test -run '^$$' -bench . -benchmem $(PACKAGES))
 
+.PHONY: pjdfstest
+pjdfstest: deps ## run the built POSIX suite at PJDFSTEST=/path on both stores (as root) and print what fails
+	@integration/pjdfstest.sh "$(PJDFSTEST)"
+
 .PHONY: fuzz
 fuzz: test-deps ## run each fuzz target for FUZZTIME (30s)
 	@for package in $$(go list $(PACKAGES)); do
