@@ -19,7 +19,7 @@ func (f *File) Allocate(ctx context.Context, mode blobstore.AllocateMode, off, n
 	case mode == blobstore.AllocateKeepSize:
 		return nil
 	}
-	f.changed.Store(true)
+	defer f.changes.Add(1)
 	from, to, size := off, off+n, int64(0)
 	if mode == blobstore.AllocateExtend || mode == blobstore.AllocateZero {
 		size = off + n
@@ -118,7 +118,7 @@ func (d *Drive) CopyRange(ctx context.Context, from blobstore.File, fromOff int6
 	if n == 0 {
 		return 0, translate(ctx, "copy", blobstore.ErrNotSupported)
 	}
-	dst.changed.Store(true)
+	defer dst.changes.Add(1)
 	err := dst.blob.alone(ctx, func(int64) (row, error) {
 		return d.one(ctx, "copy", durably, "select "+attrColumns+" from mediafs.copy_chunks($1, $2, $3, $4, $5, $6, $7, $8) n",
 			d.id, number, int32(fromOff/d.chunk), int32((n+d.chunk-1)/d.chunk), int64(dst.blob.ino), int32(toOff/d.chunk),

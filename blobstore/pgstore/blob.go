@@ -106,22 +106,37 @@ func (b *blob) isOpen() bool {
 	return b.refs > 0
 }
 
+// isFirst says whether the file was not open before the one that is being opened.
+func (b *blob) isFirst() bool {
+	b.drive.mu.Lock()
+	defer b.drive.mu.Unlock()
+	return b.refs == 1
+}
+
+// truncate cuts a file that is being opened to nothing.
+func (b *blob) truncate(ctx context.Context) error {
+	first := b.isFirst()
+	attr, err := b.setAttr(ctx, blobstore.AttrChange{Set: blobstore.SetSize})
+	if err == nil && attr.Nlink == 0 && first {
+		err = translate(ctx, "open", blobstore.ErrNotExist) // it waits to be collected
+	}
+	return err
+}
+
 // created opens a file that has just been made.
 func (b *blob) created(r row) *File {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.loaded, b.attr, b.number = true, r.attr, r.blob
 	f := &File{blob: b, losses: b.drive.losses.Load()}
-	f.changed.Store(true)
+	f.changes.Add(1)
 	return f
 }
 
 // load reads what the database knows of the file, and its content if that is a single chunk.
 func (b *blob) load(ctx context.Context) error {
 	d := b.drive
-	d.mu.Lock()
-	first := b.refs == 1
-	d.mu.Unlock()
+	first := b.isFirst()
 	version := b.currentVersion()
 	var r row
 	var head []byte

@@ -210,10 +210,13 @@ func (d *Drive) isAway() {
 }
 
 // isDurable notes that the first so many commits are on disk.
-func (d *Drive) isDurable(commits uint64) {
+func (d *Drive) isDurable(commits uint64) { raise(&d.durable, commits) }
+
+// raise sets a counter to n unless it is there already.
+func raise(counter *atomic.Uint64, n uint64) {
 	for {
-		known := d.durable.Load()
-		if known >= commits || d.durable.CompareAndSwap(known, commits) {
+		known := counter.Load()
+		if known >= n || counter.CompareAndSwap(known, n) {
 			return
 		}
 	}

@@ -12,7 +12,8 @@ import (
 // File is an open file. What it holds is its blob's, which all files open on the node share.
 type File struct {
 	blob    *blob
-	changed atomic.Bool // written or made through this file since the last Flush
+	changes atomic.Uint64 // made through this file: counted when they are done
+	flushed atomic.Uint64 // how many of them are stored
 	closed  atomic.Bool
 
 	mu     sync.Mutex // guards the rest
@@ -31,8 +32,8 @@ func (d *Drive) Open(ctx context.Context, ino blobstore.Ino, flags blobstore.Ope
 	f := &File{blob: b, losses: d.losses.Load()}
 	var err error
 	if flags.Has(blobstore.OpenTruncate) {
-		_, err = b.setAttr(ctx, blobstore.AttrChange{Set: blobstore.SetSize})
-		f.changed.Store(true)
+		err = b.truncate(ctx)
+		f.changes.Add(1)
 	} else {
 		err = b.load(ctx)
 	}
@@ -49,7 +50,7 @@ func (f *File) Sync(ctx context.Context) error {
 	if nameless, err := f.blob.isNameless(); nameless {
 		return err // nobody can find it after a crash
 	}
-	changed := f.changed.Swap(false)
+	changes := f.changes.Load()
 	err := f.blob.store(ctx, everything)
 	if err == nil {
 		err = f.blob.drive.makeDurable(ctx)
@@ -57,8 +58,8 @@ func (f *File) Sync(ctx context.Context) error {
 	if err == nil {
 		err = f.survived(ctx)
 	}
-	if err != nil && changed {
-		f.changed.Store(true)
+	if err == nil {
+		raise(&f.flushed, changes)
 	}
 	return err
 }
@@ -82,9 +83,10 @@ func (f *File) survived(ctx context.Context) error {
 	return err
 }
 
-// Flush is Sync if anything was written or made through this file.
+// Flush is Sync if anything that was written or made through this file is not stored yet. Two of them may run at once, when a process
+// that was forked closes what it inherited: each waits until what was written before it is stored.
 func (f *File) Flush(ctx context.Context) error {
-	if !f.changed.Load() {
+	if f.flushed.Load() >= f.changes.Load() {
 		return nil
 	}
 	return f.Sync(ctx)

@@ -76,7 +76,7 @@ func (f *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
 	b := f.blob
 	b.gate.RLock()
 	defer b.gate.RUnlock()
-	f.changed.Store(true)
+	defer f.changes.Add(1)
 	var written int
 	for written < len(p) {
 		n, err := b.write(ctx, p[written:], off+int64(written))

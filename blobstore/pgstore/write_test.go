@@ -364,3 +364,51 @@ func TestAnAnswerFromBeforeAStoreIsNotTakenForTheLatest(t *testing.T) {
 		}
 	}
 }
+
+func TestEachOfTwoFlushesAtOnceWaitsUntilTheDataIsStored(t *testing.T) {
+	url := newStore(t)
+	d := attach(t, url, signIn(t, url, "alice"), pgstore.Options{})
+	file, ino := create(t, d, "file")
+	if err := file.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, []byte("content"), 0)
+	admin, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close(t.Context())
+	tx, err := admin.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "select from mediafs.nodes where ino = $1 for update", int64(ino)); err != nil {
+		t.Fatal(err) // whoever stores the file waits for this
+	}
+	returned := make(chan error, 2)
+	for range 2 {
+		go func() { returned <- file.Flush(t.Context()) }()
+	}
+	// The first is under way when the database has somebody waiting. The second has nothing else to do then but to return, or wait.
+	for waiting := 0; waiting == 0; {
+		if err := tx.QueryRow(t.Context(), "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'").Scan(&waiting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := file.Flush(short); !errors.Is(err, context.DeadlineExceeded) { // a third shows what they do
+		t.Errorf("flush while another is under way: got %v, want %v", err, context.DeadlineExceeded)
+	}
+	if n := len(returned); n != 0 {
+		t.Errorf("%d of two have returned before anything was stored", n)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := <-returned; err != nil {
+			t.Error(err)
+		}
+	}
+}
