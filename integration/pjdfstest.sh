@@ -28,6 +28,7 @@ daemons=()
 as_postgres() { (cd "$tmp/cluster" && runuser -u postgres -- "$@"); }
 
 clear_away() {
+	trap '' INT TERM # a second one would leave half of it
 	for mount in "${mounts[@]}"; do
 		"$mediafs" umount "$mount" || umount -l "$mount" || :
 	done
