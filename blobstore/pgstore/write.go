@@ -258,14 +258,11 @@ func (b *blob) store(ctx context.Context, w what) error {
 		if err := b.land(ctx); err != nil { // leaves mu locked
 			return err
 		}
-		if b.lost != nil {
-			defer b.mu.Unlock()
-			return b.lost
-		}
 		t, ok := b.takeOff(w)
+		lost := b.lost
 		b.mu.Unlock()
 		if !ok {
-			return nil
+			return lost
 		}
 		commits := b.drive.commits.Load()
 		r, err := b.drive.put(ctx, t)
@@ -296,7 +293,6 @@ type transfer struct {
 	known   int64  // the size in the database, as known here: pieces marked wholeTail reach as far
 	mtimeNs *int64 // nil: stays
 	ctimeNs int64
-	last    bool // nothing is left to be stored
 }
 
 const (
@@ -307,7 +303,7 @@ const (
 // takeOff makes the next batch the flight. With mu, and with no flight under way.
 func (b *blob) takeOff(w what) (transfer, bool) {
 	chunk := b.drive.chunk
-	if w == wholeBatches && int64(b.complete)*chunk < batchBytes || len(b.dirty) == 0 && !b.mtimePending {
+	if b.lost != nil || w == wholeBatches && int64(b.complete)*chunk < batchBytes || len(b.dirty) == 0 && !b.mtimePending {
 		return transfer{}, false
 	}
 	t := transfer{ino: b.ino, number: b.number, known: b.stored, ctimeNs: b.attr.CtimeNs}
