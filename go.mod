@@ -34,4 +34,5 @@ require (
 	golang.org/x/text v0.41.0 // indirect
 )
 
+// The sample drive of `make run` may hold Go sources: they are no packages of this module.
 ignore ./var
