@@ -32,18 +32,23 @@ type Authenticator interface {
 	Authenticate(ctx context.Context, token Token) (Session, error)
 }
 
-// A Session is a signed-in user. The zero Session is nobody and may do nothing.
+// A Session is a signed-in user, or a guest. The zero Session is nobody and may do nothing.
 type Session struct {
-	User    UserID
+	User    UserID // "" for a guest
 	Role    Role
 	Token   Token
 	Expires time.Time // zero: never
 }
 
+// Guest is the session of those who have not signed in. It has neither user nor token, and never ends.
+func Guest() Session { return Session{Role: RoleGuest} }
+
 // Check gives ErrInvalid for a session of nobody and ErrExpired for one that has expired by now.
 func (s Session) Check(now time.Time) error {
 	switch {
-	case s.User == "" || s.Role == "":
+	case s.Role == RoleGuest && s == Guest():
+		return nil
+	case s.User == "" || s.Role != RoleUser && s.Role != RoleAdmin:
 		return ErrInvalid
 	case !s.Expires.IsZero() && !now.Before(s.Expires):
 		return ErrExpired

@@ -29,14 +29,43 @@ import (
 	"mediafs/auth"
 )
 
-// A Store keeps drives.
+// A Store keeps drives. What a session may open depends on its role (auth.Role):
+//
+//	user   their own drive
+//	admin  every drive, theirs and the public one included
+//	guest  the public drive, to read
 type Store interface {
-	// Open returns the drive of the session's user, making an empty one at the first time. The zero Session opens
-	// nothing: it gives auth.ErrInvalid.
+	// Open returns the drive of the session's user, making an empty one at the first time; for a guest the public
+	// drive, which refuses every change with ErrReadOnly. The zero Session opens nothing: it gives auth.ErrInvalid.
 	Open(ctx context.Context, session auth.Session) (Drive, error)
+
+	// OpenDrive returns a drive by its name, for an admin. ErrNotExist if there is no such drive; and for every other
+	// session, whatever there is, unless the name is that of the drive which Open gives it.
+	OpenDrive(ctx context.Context, session auth.Session, name DriveName) (Drive, error)
+
+	// Drives calls take for one drive after the other in the order of their numbers, from the number after on (0: from
+	// the start), until take returns false. The public drive is among them. ErrAccess unless the session is an admin's.
+	// take must not call the store.
+	Drives(ctx context.Context, session auth.Session, after DriveID, take func(DriveInfo) bool) error
+
+	// AuditLog calls take for each record that fits the query, the oldest first, until take returns false. A user sees
+	// the records of their own drive, an admin those of all, a guest ErrAccess. take must not call the store.
+	AuditLog(ctx context.Context, session auth.Session, query AuditQuery, take func(*AuditRecord) bool) error
 
 	// Close lets go of what the store holds. Drives opened from it must be closed before.
 	Close() error
+}
+
+// DriveName is what a drive is called where there are many: its owner's user id, or PublicDrive.
+type DriveName string
+
+// PublicDrive is the name of the drive without an owner. It is no user's id.
+const PublicDrive DriveName = "public"
+
+// DriveInfo is a drive in a list.
+type DriveInfo struct {
+	ID   DriveID
+	Name DriveName
 }
 
 // DriveID is the number of a drive in its store. It fits in 20 bits, so that a node of any drive has one 64-bit number in a
@@ -53,6 +82,7 @@ type Drive interface {
 	Content
 	Xattrs
 	Space
+	Audit
 
 	// ID is the drive's number in its store.
 	ID() DriveID
@@ -61,9 +91,25 @@ type Drive interface {
 	// user who mounted.
 	Owner() (uid, gid uint32)
 
+	// Renew has the drive go on with another session of the same user and role: what is pending is stored with it. Any other
+	// session gives auth.ErrRevoked, and the drive stays as it is.
+	Renew(ctx context.Context, session auth.Session) error
+
 	// Close commits what is pending, as File.Sync does for every open file, and lets the drive go. Its files and
-	// folders must not be used any more. It returns the first error that kept something from being stored.
+	// folders must not be used any more. It returns the first error that kept something from being stored; what a
+	// Preserver has put aside then is not lost.
 	Close(ctx context.Context) error
+}
+
+// A Preserver is what a Drive also is that keeps written bytes in memory until they are stored, and can put them aside.
+type Preserver interface {
+	// PendingBytes is how much is written and not yet stored.
+	PendingBytes() int64
+
+	// Preserve puts what is written and not yet stored on this machine's disk, in files that nobody but whoever runs this
+	// program can read. The next Open of the drive by the same user takes it from there and stores it. What is
+	// stored in the meantime after all is taken away from there.
+	Preserve(ctx context.Context) error
 }
 
 // Names are the entries of folders. A missing parent or node gives ErrNotExist, a parent that is not a folder ErrNotDir, a

@@ -6,6 +6,7 @@ package memstore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,49 +27,143 @@ var _ blobstore.Store = (*Store)(nil)
 // A Store holds drives for as long as the program runs, whether or not it is closed.
 type Store struct {
 	mu     sync.Mutex // guards drives
-	drives map[auth.UserID]*drive
+	drives []*drive   // by number, from 1 on; the first is the public one
 }
 
-// New makes a store without drives.
+// New makes a store with the public drive alone.
 func New() *Store {
-	return &Store{drives: make(map[auth.UserID]*drive)}
+	return &Store{drives: []*drive{newDrive(1, blobstore.PublicDrive)}}
 }
 
 // Open implements blobstore.Store. Every session of one user has the same drive.
 func (s *Store) Open(ctx context.Context, session auth.Session) (blobstore.Drive, error) {
-	if ctx.Err() != nil {
-		return nil, fmt.Errorf("open drive: %w", context.Cause(ctx))
-	}
-	if err := session.Check(time.Now()); err != nil {
+	if err := check(ctx, session); err != nil {
 		return nil, fmt.Errorf("open drive: %w", err)
-	}
-	if err := session.User.Check(); err != nil {
-		return nil, fmt.Errorf("open drive %q: %w", session.User, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := s.drives[session.User]
-	if d == nil {
-		id := blobstore.DriveID(len(s.drives) + 1)
-		if id > blobstore.MaxDriveID {
-			return nil, fmt.Errorf("open drive %q: all numbers are taken: %w", session.User, blobstore.ErrNoSpace)
-		}
-		d = newDrive(id)
-		s.drives[session.User] = d
+	if session.Role == auth.RoleGuest {
+		return blobstore.ReadOnly(s.drives[0].attach(session)), nil
 	}
-	return d, nil
+	if d := s.find(blobstore.DriveName(session.User)); d != nil {
+		return d.attach(session), nil
+	}
+	id := blobstore.DriveID(len(s.drives) + 1)
+	if id > blobstore.MaxDriveID {
+		return nil, fmt.Errorf("open drive %q: all numbers are taken: %w", session.User, blobstore.ErrNoSpace)
+	}
+	d := newDrive(id, blobstore.DriveName(session.User))
+	s.drives = append(s.drives, d)
+	return d.attach(session), nil
+}
+
+// OpenDrive implements blobstore.Store.
+func (s *Store) OpenDrive(ctx context.Context, session auth.Session, name blobstore.DriveName) (blobstore.Drive, error) {
+	if err := check(ctx, session); err != nil {
+		return nil, fmt.Errorf("open drive %q: %w", name, err)
+	}
+	if session.Role != auth.RoleAdmin {
+		if session.Role == auth.RoleUser && name == blobstore.DriveName(session.User) || session.Role == auth.RoleGuest && name == blobstore.PublicDrive {
+			return s.Open(ctx, session)
+		}
+		return nil, fmt.Errorf("open drive %q: %w", name, blobstore.ErrNotExist)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d := s.find(name); d != nil {
+		return d.attach(session), nil
+	}
+	return nil, fmt.Errorf("open drive %q: %w", name, blobstore.ErrNotExist)
+}
+
+// Drives implements blobstore.Store.
+func (s *Store) Drives(ctx context.Context, session auth.Session, after blobstore.DriveID, take func(blobstore.DriveInfo) bool) error {
+	if err := check(ctx, session); err != nil {
+		return fmt.Errorf("list drives: %w", err)
+	}
+	if session.Role != auth.RoleAdmin {
+		return fmt.Errorf("list drives: %w", blobstore.ErrAccess)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.drives {
+		if d.id > after && !take(blobstore.DriveInfo{ID: d.id, Name: d.name}) {
+			break
+		}
+	}
+	return nil
+}
+
+// AuditLog implements blobstore.Store.
+func (s *Store) AuditLog(ctx context.Context, session auth.Session, query blobstore.AuditQuery, take func(*blobstore.AuditRecord) bool) error {
+	if err := check(ctx, session); err != nil {
+		return fmt.Errorf("audit log: %w", err)
+	}
+	if session.Role == auth.RoleGuest {
+		return fmt.Errorf("audit log: %w", blobstore.ErrAccess)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var fit []blobstore.AuditRecord
+	for _, d := range s.drives {
+		if session.Role == auth.RoleAdmin || d.name == blobstore.DriveName(session.User) {
+			fit = append(fit, d.recorded(&query)...)
+		}
+	}
+	slices.SortStableFunc(fit, func(a, b blobstore.AuditRecord) int { return a.Time.Compare(b.Time) })
+	for i := range fit {
+		if !take(&fit[i]) {
+			break
+		}
+	}
+	return nil
+}
+
+func (d *drive) recorded(query *blobstore.AuditQuery) []blobstore.AuditRecord {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(d.audit), func(r blobstore.AuditRecord) bool { return !query.Fits(&r) })
+}
+
+// check gives the error of a session that may do nothing, or not under this name.
+func check(ctx context.Context, session auth.Session) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := session.Check(time.Now()); err != nil {
+		return err
+	}
+	if session.Role == auth.RoleGuest {
+		return nil
+	}
+	if session.User == auth.UserID(blobstore.PublicDrive) {
+		return auth.ErrUserID
+	}
+	return session.User.Check()
+}
+
+// find returns the drive of a name, or nil. With mu.
+func (s *Store) find(name blobstore.DriveName) *drive {
+	for _, d := range s.drives {
+		if d.name == name {
+			return d
+		}
+	}
+	return nil
 }
 
 // Close implements blobstore.Store. The drives stay, and the store may be used on.
 func (s *Store) Close() error { return nil }
 
 type drive struct {
-	id blobstore.DriveID
+	id   blobstore.DriveID
+	name blobstore.DriveName
 
 	mu       sync.Mutex // guards what follows, and every node, folder and content reached from it
 	nodes    map[blobstore.Ino]*node
 	ino      blobstore.Ino // the last number that was given to a node
 	position uint64        // the last position that was given to an entry
+	audit    []blobstore.AuditRecord
 }
 
 // A node lives while it has a name or is open.
@@ -79,10 +174,13 @@ type node struct {
 	content content           // of a regular file
 	folder  folder            // of a folder
 	open    int               // files and listings open on it
+
+	accesses   int // how often it was opened by those who recorded it
+	accessedNs int64
 }
 
-func newDrive(id blobstore.DriveID) *drive {
-	d := &drive{id: id, nodes: make(map[blobstore.Ino]*node), position: dotDotPosition}
+func newDrive(id blobstore.DriveID, name blobstore.DriveName) *drive {
+	d := &drive{id: id, name: name, nodes: make(map[blobstore.Ino]*node), position: dotDotPosition}
 	root := d.newNode(blobstore.NewNode{Mode: unix.S_IFDIR | 0o755}, nil)
 	root.folder.parent = root
 	return d
@@ -91,8 +189,6 @@ func newDrive(id blobstore.DriveID) *drive {
 func (d *drive) ID() blobstore.DriveID { return d.id }
 
 func (d *drive) Owner() (uid, gid uint32) { return 0, 0 }
-
-func (d *drive) Close(context.Context) error { return nil }
 
 // Usage counts what is held, so it costs as much as the drive is large.
 func (d *drive) Usage(ctx context.Context) (u blobstore.Usage, err error) {

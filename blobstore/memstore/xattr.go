@@ -4,6 +4,9 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"mediafs/blobstore"
 )
@@ -16,6 +19,10 @@ func (d *drive) GetXattr(ctx context.Context, ino blobstore.Ino, name string) (v
 	err = d.do(ctx, "get xattr of", ino, func() error {
 		n, err := d.node(ino)
 		if err != nil {
+			return err
+		}
+		if strings.HasPrefix(name, blobstore.XattrFacts) {
+			value, err = n.fact(name)
 			return err
 		}
 		v, ok := n.xattrs[name]
@@ -38,6 +45,8 @@ func (d *drive) SetXattr(ctx context.Context, ino blobstore.Ino, name string, va
 		switch {
 		case name == "":
 			return blobstore.ErrInvalid
+		case strings.HasPrefix(name, blobstore.XattrFacts):
+			return blobstore.ErrPermission
 		case len(name) > blobstore.MaxXattrName || len(value) > blobstore.MaxXattrValue:
 			return blobstore.ErrTooBig
 		case there && mode == blobstore.XattrCreate:
@@ -54,6 +63,18 @@ func (d *drive) SetXattr(ctx context.Context, ino blobstore.Ino, name string, va
 		n.changed()
 		return nil
 	})
+}
+
+// fact is what blobstore.XattrFacts promises.
+func (n *node) fact(name string) ([]byte, error) {
+	switch {
+	case !n.attr.IsRegular():
+	case name == blobstore.XattrAccessCount:
+		return strconv.AppendInt(nil, int64(n.accesses), 10), nil
+	case name == blobstore.XattrLastAccessed && n.accesses > 0:
+		return time.Unix(0, n.accessedNs).UTC().AppendFormat(nil, time.RFC3339Nano), nil
+	}
+	return nil, blobstore.ErrNoXattr
 }
 
 // xattrList is how many bytes the names take.
@@ -81,6 +102,9 @@ func (d *drive) RemoveXattr(ctx context.Context, ino blobstore.Ino, name string)
 		n, err := d.node(ino)
 		if err != nil {
 			return err
+		}
+		if strings.HasPrefix(name, blobstore.XattrFacts) {
+			return blobstore.ErrPermission
 		}
 		if _, ok := n.xattrs[name]; !ok {
 			return blobstore.ErrNoXattr
