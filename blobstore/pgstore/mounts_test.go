@@ -129,3 +129,50 @@ func TestWhatADeadMountHadRemovedIsCollectedByTheNext(t *testing.T) {
 		t.Errorf("usage: got %d, want 0", n)
 	}
 }
+
+// A mount that closes cuts off its own keeper, whose last question the server may still be working on.
+func TestClosingADriveCollectsWhatAnotherTransactionStillHolds(t *testing.T) {
+	url := newStore(t)
+	drive := attach(t, url, signIn(t, url, "alice"), pgstore.Options{})
+	file, _ := create(t, drive, "removed")
+	write(t, file, []byte("content"), 0)
+	if err := drive.Unlink(t.Context(), blobstore.RootIno, "removed"); err != nil {
+		t.Fatal(err)
+	}
+	holder, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Close(t.Context())
+	if _, err := holder.Exec(t.Context(), "begin; select from mediafs.removed for update"); err != nil {
+		t.Fatal(err)
+	}
+	watcher, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watcher.Close(t.Context())
+	closed := make(chan error, 1)
+	go func() { closed <- errors.Join(file.Close(), drive.Close(t.Context())) }()
+	for waits := false; !waits; { // until somebody waits for what is held
+		select {
+		case err := <-closed:
+			t.Fatalf("closed while a row was held: %v", err)
+		default:
+		}
+		const query = "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and query like '%mediafs.collect%')"
+		if err := watcher.QueryRow(t.Context(), query).Scan(&waits); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := holder.Exec(t.Context(), "rollback"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-closed; err != nil {
+		t.Fatal(err)
+	}
+	var left int
+	if err := watcher.QueryRow(t.Context(), "select count(*) from mediafs.nodes where ino <> 1").Scan(&left); err != nil || left != 0 {
+		t.Errorf("nodes left: got %d, %v, want none", left, err)
+	}
+}
