@@ -144,10 +144,7 @@ func give(t testing.TB, p person, path string) {
 func (p person) command(ctx context.Context, dir string, argv ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = dir
-	home := p.home
-	if home == "" {
-		home = filepath.Join(work, "home")
-	}
+	home := p.stateFolder()
 	cmd.Env = []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME=" + home,
@@ -164,6 +161,14 @@ func (p person) command(ctx context.Context, dir string, argv ...string) *exec.C
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: p.uid, Gid: p.gid}
 	}
 	return cmd
+}
+
+// stateFolder is the person's home, where their programs keep everything.
+func (p person) stateFolder() string {
+	if p.home == "" {
+		return filepath.Join(work, "home")
+	}
+	return p.home
 }
 
 // run runs a command to its end.

@@ -71,7 +71,13 @@ func (s *store) mountAt(t testing.TB, u user, point string, options ...string) *
 // mountWith mounts with a certain build of the program.
 func (s *store) mountWith(t testing.TB, path string, u user, point string, options ...string) *mount {
 	t.Helper()
-	args := append([]string{path, "mount", "--store", s.address, "--token-file", u.tokenFile}, options...)
+	return s.mountAs(t, path, point, append([]string{"--token-file", u.tokenFile}, options...)...)
+}
+
+// mountAs mounts what the options say.
+func (s *store) mountAs(t testing.TB, path, point string, options ...string) *mount {
+	t.Helper()
+	args := append([]string{path, "mount", "--store", s.address}, options...)
 	m := &mount{s: s, point: point, stderr: &output{}, ended: make(chan struct{})}
 	m.cmd = s.person.command(context.Background(), s.dir, append(args, point)...)
 	m.cmd.Stderr = m.stderr

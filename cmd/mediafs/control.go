@@ -35,22 +35,36 @@ const (
 
 // mountStatus is what a mount says of itself, and what `status --json` prints.
 type mountStatus struct {
-	Drive        string     `json:"drive"`
-	Mountpoint   string     `json:"mountpoint"`
-	Store        string     `json:"store"` // without password
-	Role         string     `json:"role"`
-	Expires      *time.Time `json:"expires"` // of the session; null: never
-	ReadOnly     bool       `json:"read_only"`
-	OpenFiles    int        `json:"open_files"`
-	PendingBytes *int64     `json:"pending_bytes"` // written and not yet stored; null: the store keeps nothing back
-	Requests     uint64     `json:"requests"`
-	Errors       uint64     `json:"errors"`
-	Notes        []string   `json:"notes"`
-	Since        time.Time  `json:"since"`
-	PID          int        `json:"pid,omitempty"`
-	Version      string     `json:"version"`
-	Log          string     `json:"log,omitempty"` // file; "": stderr
-	Problem      string     `json:"problem,omitempty"`
+	Drive      string `json:"drive"` // or "all drives" of a store, or "all users" of this machine
+	Mountpoint string `json:"mountpoint"`
+	Store      string `json:"store"` // without password
+	sessionStatus
+	Users        []userStatus `json:"users,omitempty"` // with "all users"
+	ReadOnly     bool         `json:"read_only"`
+	OpenFiles    int          `json:"open_files"`
+	PendingBytes *int64       `json:"pending_bytes"` // written and not yet stored; null: the store keeps nothing back
+	Requests     uint64       `json:"requests"`
+	Errors       uint64       `json:"errors"`
+	Notes        []string     `json:"notes"`
+	Since        time.Time    `json:"since"`
+	PID          int          `json:"pid,omitempty"`
+	Version      string       `json:"version"`
+	Log          string       `json:"log,omitempty"` // file; "": stderr
+	Problem      string       `json:"problem,omitempty"`
+}
+
+// sessionStatus is how a session is.
+type sessionStatus struct {
+	User    string     `json:"user"` // "" for a guest
+	Role    string     `json:"role"`
+	Expires *time.Time `json:"expires"`         // null: never
+	Ended   string     `json:"ended,omitempty"` // how it has ended
+}
+
+// userStatus is how a user of this machine is signed in.
+type userStatus struct {
+	Folder string `json:"folder"`
+	sessionStatus
 }
 
 // controlError is why a mount did not do as asked.

@@ -16,8 +16,6 @@ import (
 	"syscall"
 
 	"github.com/urfave/cli/v2"
-
-	"mediafs/auth"
 )
 
 // A daemon is this program started once more, in a session of its own (setsid(2)). It reads its options, the token and the
@@ -125,9 +123,9 @@ func beDaemon(c *cli.Context) error {
 	}
 	mounted := false
 	logger := newLogger(c.App.ErrWriter, o.LogLevel)
-	err = serveMount(o, logger, func(user auth.UserID) error {
+	err = serveMount(o, logger, func(what string) error {
 		mounted = true
-		return report(daemonOutcome{Drive: string(user)})
+		return report(daemonOutcome{Drive: what})
 	})
 	if err != nil && !mounted {
 		f := explain("", err, exitFailed)

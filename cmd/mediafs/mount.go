@@ -31,25 +31,41 @@ const (
 func mountCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "mount",
-		Usage:     "mount a user's drive",
-		UsageText: "mediafs mount --store STORE [--token-file FILE] [options] MOUNTPOINT",
+		Usage:     "mount a user's drive; an admin's token mounts all drives",
+		UsageText: "mediafs mount --store STORE [--token-file FILE | --guest | --all-users] [options] MOUNTPOINT",
 		Description: "Mounts the drive of the user whose token it is. The token is that of an account (see `mediafs user`) or of a session of\n" +
 			"Better Auth, in a file or in MEDIAFS_TOKEN; without them it is the one that `mediafs login` saved. A store of folders learns\n" +
 			"from the application at --auth whose session it is. \"mounted DRIVE at MOUNTPOINT\" is printed when the drive can be used. It stays\n" +
 			"until it is unmounted, or until SIGINT or SIGTERM: then what is pending is stored first. A second signal ends it at once.\n\n" +
+			"When the session ends, the drive answers nothing any more. It goes on as soon as the token file holds a new token of the same\n" +
+			"user. What was written and not stored is kept meanwhile, on the disk of this machine.\n\n" +
+			"An admin's token mounts all drives: a folder each, named by the owner's user id, and the folder public.\n" +
+			"With --guest there is no token, and the public drive is mounted read-only.\n\n" +
+			"With --all-users, root mounts a folder for each user of this machine that the users file names, which nobody else can enter.\n" +
+			"Each is the drive of a token of the user's own, and stands and falls with that session. A line of the users file is a user and\n" +
+			"the path of a token file, which must belong to that user or to root, with mode 600:\n\n" +
+			"  anna   /home/anna/.config/mediafs/token\n" +
+			"  1002   /etc/mediafs/ben.token\n\n" +
 			"Examples:\n\n" +
 			"  mediafs mount --store /srv/media --token-file anna.token ~/drive\n" +
 			"  mediafs mount --store /srv/media --auth https://app.example.org --token-file anna.token ~/drive\n" +
-			"  MEDIAFS_STORE=postgres://app@localhost/appframes mediafs mount --token-file anna.token --daemon ~/drive\n\n" +
+			"  MEDIAFS_STORE=postgres://app@localhost/appframes mediafs mount --token-file anna.token --daemon ~/drive\n" +
+			"  mediafs mount --store /srv/media --guest ~/public\n" +
+			"  mediafs mount --store /srv/media --all-users --daemon /media/drives\n\n" +
 			"With the link /sbin/mount.mediafs to this program, mount(8) and fstab(5) know the type mediafs, with the options\n" +
-			"token_file=FILE, auth=URL, ro, allow_other, timeout=DURATION, log_level=LEVEL and the usual ones:\n\n" +
+			"token_file=FILE, auth=URL, guest, all_users, users_file=FILE, passthrough, ro, allow_other, timeout=DURATION, log_level=LEVEL\n" +
+			"and the usual ones:\n\n" +
 			"  /srv/media  /mnt/anna  mediafs  token_file=/etc/mediafs/anna.token,nofail  0  0",
 		Flags: []cli.Flag{
 			storeFlag(),
 			&cli.StringFlag{Name: "token-file", TakesFile: true, Usage: "`FILE` that holds the token and that nobody else can read (or " + tokenVariable + ")"},
 			&cli.StringFlag{Name: "auth", Usage: "`URL` of the application to ask about the session, for a store of folders (or " + authVariable + ")"},
+			&cli.BoolFlag{Name: "guest", Usage: "mount the public drive, read-only, without a token"},
+			&cli.BoolFlag{Name: "all-users", Usage: "mount the drives of the users of this machine, a folder each (root only)"},
+			&cli.StringFlag{Name: "users-file", TakesFile: true, Value: usersFile, Usage: "`FILE` that names those users and their token files"},
 			&cli.BoolFlag{Name: "read-only", Usage: "refuse every change"},
 			&cli.BoolFlag{Name: "allow-other", Usage: "let other users of this machine in, as far as modes and owners allow"},
+			&cli.BoolFlag{Name: "passthrough", Usage: "have the kernel read and write the files of a store of folders itself (root only): faster, but what is open stays readable when the session ends"},
 			&cli.BoolFlag{Name: "daemon", Usage: "go to the background when the drive is mounted"},
 			&cli.DurationFlag{Name: "timeout", Value: 30 * time.Second, Usage: "fail an operation that takes longer than this `DURATION`"},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "`LEVEL` of what is logged: debug, info, warn or error"},
@@ -58,18 +74,34 @@ func mountCommand() *cli.Command {
 	}
 }
 
-// mountOptions are what a drive is mounted with. A daemon is passed them by the process that started it.
+// mountOptions are what is mounted, and how. A daemon is passed them by the process that started it.
 type mountOptions struct {
-	Store      string // with password
-	Token      string // the secret
-	Auth       string // the application that knows it; "": the store does
-	Mountpoint string // resolved
-	ReadOnly   bool
-	AllowOther bool
-	Timeout    time.Duration
-	LogLevel   slog.Level
-	Log        string   // file that the daemon logs to; "": stderr
-	Warnings   []string // to be logged
+	Store       string // with password
+	Token       string // the secret; "": a guest, or AllUsers
+	TokenFile   string // where a new token is looked for; "": nowhere
+	Login       bool   // TokenFile is what `mediafs login` saved
+	Auth        string // the application that knows the token; "": the store does
+	AllUsers    bool
+	UsersFile   string
+	Mountpoint  string // resolved
+	ReadOnly    bool
+	AllowOther  bool
+	Passthrough bool
+	Timeout     time.Duration
+	LogLevel    slog.Level
+	Log         string   // file that the daemon logs to; "": stderr
+	Warnings    []string // to be logged
+}
+
+// source is where a new token comes from.
+func (o *mountOptions) source() tokenSource {
+	switch {
+	case o.TokenFile == "":
+		return tokenEnvironment{}
+	case o.Login:
+		return savedLogin{path: o.TokenFile, application: o.Auth}
+	}
+	return tokenFile(o.TokenFile)
 }
 
 // mountOptionsOf reads the command line and the token.
@@ -83,10 +115,12 @@ func mountOptionsOf(c *cli.Context) (o mountOptions, err error) {
 		return o, err
 	}
 	o = mountOptions{
-		Store:      address.raw(),
-		ReadOnly:   c.Bool("read-only"),
-		AllowOther: c.Bool("allow-other"),
-		Timeout:    c.Duration("timeout"),
+		Store:       address.raw(),
+		AllUsers:    c.Bool("all-users"),
+		ReadOnly:    c.Bool("read-only") || c.Bool("guest"),
+		AllowOther:  c.Bool("allow-other") || c.Bool("all-users"),
+		Passthrough: c.Bool("passthrough"),
+		Timeout:     c.Duration("timeout"),
 	}
 	if o.Timeout <= 0 {
 		return o, usageFailure(c, errors.New("--timeout must be longer than nothing"))
@@ -94,18 +128,47 @@ func mountOptionsOf(c *cli.Context) (o mountOptions, err error) {
 	if err := o.LogLevel.UnmarshalText([]byte(c.String("log-level"))); err != nil {
 		return o, usageFailure(c, errors.New("--log-level is debug, info, warn or error"))
 	}
-	found, err := credentialsOf(c, address)
+	switch {
+	case c.Bool("guest") && c.Bool("all-users"), c.Bool("guest") && c.IsSet("token-file"), c.Bool("all-users") && c.IsSet("token-file"):
+		return o, usageFailure(c, errors.New("only one of --token-file, --guest and --all-users can be given"))
+	case c.IsSet("users-file") && !o.AllUsers:
+		return o, usageFailure(c, errors.New("--users-file goes with --all-users"))
+	case o.AllUsers && os.Geteuid() != 0:
+		return o, usageFailure(c, errors.New("--all-users is for root"))
+	case o.AllUsers:
+		if o.UsersFile, err = filepath.Abs(c.String("users-file")); err == nil {
+			_, err = readUsersFile(o.UsersFile)
+		}
+		if err == nil {
+			o.Auth, err = applicationOf(c, address)
+		}
+	case !c.Bool("guest"):
+		err = o.takeToken(c, address)
+	}
 	if err != nil {
 		return o, err
-	}
-	o.Token, o.Auth = found.token.Reveal(), found.application
-	if found.warning != "" {
-		o.Warnings = append(o.Warnings, found.warning)
 	}
 	if o.Mountpoint, err = resolveMountpoint(args[0]); err != nil {
 		return o, explain("mountpoint "+args[0], err, exitMountpoint)
 	}
 	return o, nil
+}
+
+// takeToken finds the token, and where a new one is to be looked for.
+func (o *mountOptions) takeToken(c *cli.Context, address storeAddress) error {
+	found, err := credentialsOf(c, address)
+	if err != nil {
+		return err
+	}
+	o.Token, o.Auth = found.token.Reveal(), found.application
+	if found.warning != "" {
+		o.Warnings = append(o.Warnings, found.warning)
+	}
+	if found.file != "" {
+		o.TokenFile, err = filepath.Abs(found.file)
+		o.Login = found.saved
+	}
+	return err
 }
 
 func runMount(c *cli.Context) error {
@@ -119,8 +182,8 @@ func runMount(c *cli.Context) error {
 	if c.Bool("daemon") {
 		return startDaemon(c, o)
 	}
-	return serveMount(o, newLogger(c.App.ErrWriter, o.LogLevel), func(user auth.UserID) error {
-		return printMounted(c, string(user), o.Mountpoint)
+	return serveMount(o, newLogger(c.App.ErrWriter, o.LogLevel), func(what string) error {
+		return printMounted(c, what, o.Mountpoint)
 	})
 }
 
@@ -138,8 +201,8 @@ func stopSignals() []os.Signal {
 	return signals
 }
 
-// serveMount mounts a drive, calls ready, and serves until the drive is unmounted.
-func serveMount(o mountOptions, logger *slog.Logger, ready func(auth.UserID) error) (err error) {
+// serveMount mounts what the options say, calls ready with the name of it, and serves until it is unmounted.
+func serveMount(o mountOptions, logger *slog.Logger, ready func(what string) error) (err error) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
 	}
@@ -161,16 +224,15 @@ func serveMount(o mountOptions, logger *slog.Logger, ready func(auth.UserID) err
 		return err
 	}
 	stop()
-	logger.Info("mounted", "drive", m.session.User, "mountpoint", o.Mountpoint, "store", m.address)
+	logger.Info("mounted", "drive", m.shows, "mountpoint", o.Mountpoint, "store", m.address)
 	for _, note := range m.mount.Notes() {
 		logger.Warn(note)
 	}
-	if err := ready(m.session.User); err != nil { // nobody listens; the drive is mounted all the same
+	if err := ready(m.shows); err != nil { // nobody listens; the drive is mounted all the same
 		logger.Warn("could not say that the drive is mounted", "error", err)
 	}
-	watch := sessionWatch{session: m.session, authenticator: m.authenticator, mount: m.mount, logger: logger.With("drive", m.session.User)}
-	stopWatching := watch.start()
-	l := lifecycle{mount: m.mount, drive: m.drive, requests: m.control.unmount, signals: signals, drain: drainDeadline, logger: logger}
+	stopWatching := m.watch(logger)
+	l := lifecycle{mount: m.mount, drive: m.seats, requests: m.control.unmount, signals: signals, drain: drainDeadline, logger: logger}
 	err = l.run()
 	stopWatching()
 	var f *failure
@@ -184,125 +246,7 @@ func serveMount(o mountOptions, logger *slog.Logger, ready func(auth.UserID) err
 		logger.Warn("could not end the control socket", "error", closing)
 	}
 	if err == nil {
-		logger.Info("unmounted", "drive", m.session.User, "mountpoint", o.Mountpoint)
+		logger.Info("unmounted", "drive", m.shows, "mountpoint", o.Mountpoint)
 	}
 	return err
-}
-
-// attachment is a mounted drive with all that it needs.
-type attachment struct {
-	address       storeAddress
-	authenticator auth.Authenticator
-	session       auth.Session
-	store         blobstore.Store
-	drive         blobstore.Drive
-	mount         *fusefs.Mount
-	control       *controlServer
-}
-
-// attach opens a drive and mounts it. On an error nothing of it is left.
-func attach(ctx context.Context, o mountOptions, logger *slog.Logger) (_ *attachment, err error) {
-	m := &attachment{}
-	if m.address, err = parseStore(o.Store); err != nil {
-		return nil, err
-	}
-	token, err := parseToken(o.Token)
-	if err != nil {
-		return nil, explain("token", err, exitToken)
-	}
-	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
-	defer cancel()
-	store, authenticator, err := m.address.open(ctx, logger)
-	if err != nil {
-		return nil, err
-	}
-	m.store = store
-	undo := func() error { return m.store.Close() }
-	defer func() {
-		if err != nil {
-			if undone := undo(); undone != nil {
-				logger.Warn("could not close what was opened", "error", undone)
-			}
-		}
-	}()
-	otherwise := exitStoreAway
-	if o.Auth != "" {
-		otherwise = exitApplication
-		if authenticator, err = applicationAt(o.Auth); err != nil {
-			return nil, err
-		}
-	}
-	m.authenticator = authenticator
-	if m.session, err = authenticator.Authenticate(ctx, token); err != nil {
-		return nil, m.address.failedWith("token", err, otherwise)
-	}
-	if err = checkMount(o.Mountpoint); err != nil {
-		return nil, err
-	}
-	folder, err := runtimeFolder()
-	if err != nil {
-		return nil, err
-	}
-	if m.drive, err = m.store.Open(ctx, m.session); err != nil {
-		return nil, m.address.failedFor(fmt.Sprintf("drive of %s", m.session.User), err)
-	}
-	undo = func() error { return errors.Join(closeDrive(m.drive), m.store.Close()) }
-	m.mount, err = fusefs.New(m.drive, fusefs.Options{
-		Mountpoint: o.Mountpoint,
-		FSName:     "mediafs:" + string(m.session.User),
-		AllowOther: o.AllowOther,
-		ReadOnly:   o.ReadOnly,
-		Timeout:    o.Timeout,
-		Logger:     logger,
-	})
-	if err != nil {
-		return nil, explain("", err, exitMountpoint)
-	}
-	undo = func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), drainDeadline)
-		defer cancel()
-		return errors.Join(m.mount.Unmount(ctx), closeDrive(m.drive), m.store.Close())
-	}
-	m.control, err = serveControl(folder, m.statusFunc(o), logger)
-	if err != nil {
-		return nil, explain("runtime folder "+filepath.Clean(folder), err, exitFailed)
-	}
-	return m, nil
-}
-
-func closeDrive(drive blobstore.Drive) error {
-	ctx, cancel := context.WithTimeout(context.Background(), drainDeadline)
-	defer cancel()
-	return drive.Close(ctx)
-}
-
-// statusFunc returns what tells how the mount is.
-func (m *attachment) statusFunc(o mountOptions) func() mountStatus {
-	since := time.Now().Truncate(time.Second)
-	return func() mountStatus {
-		stats := m.mount.Stats()
-		s := mountStatus{
-			Drive:      string(m.session.User),
-			Mountpoint: o.Mountpoint,
-			Store:      m.address.String(),
-			Role:       string(m.session.Role),
-			ReadOnly:   o.ReadOnly,
-			OpenFiles:  stats.OpenHandles,
-			Requests:   stats.Requests,
-			Errors:     stats.Errors,
-			Notes:      m.mount.Notes(),
-			Since:      since,
-			PID:        os.Getpid(),
-			Version:    programVersion(),
-			Log:        o.Log,
-		}
-		if !m.session.Expires.IsZero() {
-			s.Expires = &m.session.Expires
-		}
-		if d, ok := m.drive.(interface{ PendingBytes() int64 }); ok {
-			pending := d.PendingBytes()
-			s.PendingBytes = &pending
-		}
-		return s
-	}
 }

@@ -155,6 +155,15 @@ func (c helperCall) command() (args []string, noexec bool, err error) {
 				return bad(option, "write the file's absolute path")
 			}
 			args, hasToken = append(args, "--token-file", value), true
+		case "guest", "all_users":
+			args, hasToken = append(args, "--"+strings.ReplaceAll(name, "_", "-")), true
+		case "users_file":
+			if !filepath.IsAbs(value) {
+				return bad(option, "write the file's absolute path")
+			}
+			args = append(args, "--users-file", value)
+		case "passthrough":
+			args = append(args, "--passthrough")
 		case "auth":
 			if value == "" {
 				return bad(option, "write the application's address")
@@ -184,7 +193,7 @@ func (c helperCall) command() (args []string, noexec bool, err error) {
 	}
 	switch {
 	case !hasToken:
-		return nil, false, helperFailure("no token is given", "add the option token_file=FILE")
+		return nil, false, helperFailure("no token is given", "add the option token_file=FILE, guest or all_users")
 	case noexec && os.Geteuid() != 0:
 		return nil, false, helperFailure("only root can mount a drive noexec", "write exec after user in the options")
 	}

@@ -86,15 +86,22 @@ func printStatus(w io.Writer, list []mountStatus) error {
 			remarks = append(remarks, where+": "+s.Problem)
 			continue
 		}
-		ends, pending := "never", "0"
-		if s.Expires != nil {
-			ends = s.Expires.Local().Format(time.DateTime)
-		}
+		pending := "0"
 		if s.PendingBytes != nil {
 			pending = formatBytes(*s.PendingBytes)
 		}
-		rows = append(rows, []string{s.Drive, where, s.Store, ends,
+		rows = append(rows, []string{s.Drive, where, s.Store, s.ends(),
 			strconv.Itoa(s.OpenFiles), pending, strconv.FormatUint(s.Errors, 10), s.Since.Local().Format(time.DateTime)})
+		if s.Ended != "" {
+			remarks = append(remarks, where+": "+s.Ended)
+		}
+		for _, user := range s.Users {
+			remark := fmt.Sprintf("%s: %s is signed in as %s, session ends: %s", where, user.Folder, user.User, user.ends())
+			if user.Ended != "" {
+				remark = fmt.Sprintf("%s: %s is not signed in: %s", where, user.Folder, user.Ended)
+			}
+			remarks = append(remarks, remark)
+		}
 		for _, note := range s.Notes {
 			remarks = append(remarks, where+": "+note)
 		}
@@ -111,6 +118,17 @@ func printStatus(w io.Writer, list []mountStatus) error {
 		}
 	}
 	return nil
+}
+
+// ends is when a session ends, for people.
+func (s *sessionStatus) ends() string {
+	switch {
+	case s.Ended != "":
+		return "ended"
+	case s.Expires != nil:
+		return s.Expires.Local().Format(time.DateTime)
+	}
+	return "never"
 }
 
 // printTable writes rows with their columns beneath each other.

@@ -67,22 +67,16 @@ const authVariable = "MEDIAFS_AUTH"
 // credentials are what a drive is opened with.
 type credentials struct {
 	token       auth.Token
+	file        string // that it was read from; "": the environment
+	saved       bool   // the file is that of `mediafs login`
 	application string // that knows the token; "": the store does
 	warning     string // what the user should know
 }
 
 // credentialsOf finds the token, in the file, the environment or what `mediafs login` saved, and who is asked whose it is.
 func credentialsOf(c *cli.Context, address storeAddress) (found credentials, err error) {
-	if given := cmp.Or(c.String("auth"), os.Getenv(authVariable)); given != "" {
-		if address.database != "" {
-			return found, usageFailure(c, errors.New("--auth and MEDIAFS_AUTH are for stores of folders: "+
-				"a database checks the owner itself, so it must have the sessions of the application in it (see `mediafs init --help`)"))
-		}
-		application, err := applicationAt(given)
-		if err != nil {
-			return found, err
-		}
-		found.application = application.String()
+	if found.application, err = applicationOf(c, address); err != nil {
+		return found, err
 	}
 	file := c.String("token-file")
 	if file == "" && strings.TrimSpace(os.Getenv(tokenVariable)) == "" {
@@ -94,6 +88,7 @@ func credentialsOf(c *cli.Context, address storeAddress) (found credentials, err
 			return found, err
 		}
 	}
+	found.file = file
 	found.token, found.warning, err = readToken(file)
 	if err == nil && found.application != "" && strings.HasPrefix(found.token.Reveal(), auth.TokenPrefix) {
 		return credentials{}, &failure{code: exitToken, what: "token", why: errors.New("it is that of an account of the store, and no application's"),
@@ -112,8 +107,27 @@ func (found credentials) from(saved login, warning string, address storeAddress)
 	if address.database == "" {
 		found.application = of
 	}
-	found.token, found.warning = saved.token, warning
-	return found, nil
+	found.token, found.warning, found.saved = saved.token, warning, true
+	var err error
+	found.file, err = loginPath()
+	return found, err
+}
+
+// applicationOf is the application that the command line or the environment names; "" if they name none.
+func applicationOf(c *cli.Context, address storeAddress) (string, error) {
+	given := cmp.Or(c.String("auth"), os.Getenv(authVariable))
+	if given == "" {
+		return "", nil
+	}
+	if address.database != "" {
+		return "", usageFailure(c, errors.New("--auth and MEDIAFS_AUTH are for stores of folders: "+
+			"a database checks the owner itself, so it must have the sessions of the application in it (see `mediafs init --help`)"))
+	}
+	application, err := applicationAt(given)
+	if err != nil {
+		return "", err
+	}
+	return application.String(), nil
 }
 
 // parseToken reads the token of an account or of a session of Better Auth.
