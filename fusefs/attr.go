@@ -11,40 +11,42 @@ import (
 
 // GetAttr answers stat(2). A handle that comes with it adds nothing: a node that is open is there.
 func (fs *filesystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	r := fs.beginWaiting("getattr", &in.InHeader, cancel)
-	attr, err := fs.drive.Attr(r.ctx, inoOf(in.NodeId))
+	r, err := fs.beginWaiting("getattr", &in.InHeader, cancel)
+	if err != nil {
+		return r.end(err)
+	}
+	attr, err := r.drive.Attr(r.ctx, r.ino)
 	if err != nil {
 		return r.endNode(err)
 	}
-	fs.fillAttr(out, &attr)
+	r.fillAttr(out, &attr)
 	return r.end(nil)
 }
 
 // SetAttr answers chmod(2), chown(2), truncate(2) and utimensat(2).
 func (fs *filesystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
-	r, err := fs.beginChange("setattr", in.NodeId)
+	r, err := fs.beginChange("setattr", &in.InHeader)
 	if err != nil {
 		return r.end(err)
 	}
-	change, err := fs.attrChange(in)
+	change, err := attrChange(in, r.drive.ids)
 	if err != nil {
 		return r.end(err)
 	}
-	ino := inoOf(in.NodeId)
-	attr, err := fs.drive.SetAttr(r.ctx, ino, change)
+	attr, err := r.drive.SetAttr(r.ctx, r.ino, change)
 	if err == nil && change.Set&(blobstore.SetUID|blobstore.SetGID) != 0 {
-		attr, err = fs.killSpecial(r.ctx, &attr)
+		attr, err = killSpecial(r.ctx, r.drive, &attr)
 	}
 	if err != nil {
 		return r.endNode(err)
 	}
-	fs.seenMode(ino, attr.Mode)
-	fs.fillAttr(out, &attr)
+	fs.seenMode(r.node, attr.Mode)
+	r.fillAttr(out, &attr)
 	return r.end(nil)
 }
 
 // attrChange decodes struct fuse_setattr_in of linux/fuse.h.
-func (fs *filesystem) attrChange(in *fuse.SetAttrIn) (blobstore.AttrChange, error) {
+func attrChange(in *fuse.SetAttrIn, ids ids) (blobstore.AttrChange, error) {
 	var c blobstore.AttrChange
 	if mode, ok := in.GetMode(); ok {
 		c.Set |= blobstore.SetMode
@@ -52,11 +54,11 @@ func (fs *filesystem) attrChange(in *fuse.SetAttrIn) (blobstore.AttrChange, erro
 	}
 	if uid, ok := in.GetUID(); ok {
 		c.Set |= blobstore.SetUID
-		c.UID = fs.ids.uid(uid)
+		c.UID = ids.uid(uid)
 	}
 	if gid, ok := in.GetGID(); ok {
 		c.Set |= blobstore.SetGID
-		c.GID = fs.ids.gid(gid)
+		c.GID = ids.gid(gid)
 	}
 	if size, ok := in.GetSize(); ok {
 		if size > math.MaxInt64 {

@@ -21,28 +21,42 @@ const (
 )
 
 // fillEntry tells the kernel of a node that a name leads to.
-func (fs *filesystem) fillEntry(out *fuse.EntryOut, a *blobstore.Attr) {
-	out.NodeId = nodeID(a.Ino)
+func (d *drive) fillEntry(out *fuse.EntryOut, a *blobstore.Attr) error {
+	id, err := d.nodeID(a.Ino)
+	if err != nil {
+		return err
+	}
+	out.NodeId = id
 	out.Generation = a.Generation
 	out.SetEntryTimeout(entryTimeout)
 	out.SetAttrTimeout(attrTimeout)
-	fs.convertAttr(&out.Attr, a)
+	d.convertAttr(&out.Attr, id, a)
+	return nil
 }
 
-// fillAttr tells the kernel the attributes of a node that it knows.
-func (fs *filesystem) fillAttr(out *fuse.AttrOut, a *blobstore.Attr) {
+// fillEntry tells the kernel of a node that counts as looked up; if it can't, it takes the lookup back.
+func (r *request) fillEntry(out *fuse.EntryOut, a *blobstore.Attr) error {
+	err := r.drive.fillEntry(out, a)
+	if err != nil {
+		r.drive.Forget(a.Ino, 1)
+	}
+	return err
+}
+
+// fillAttr tells the kernel the attributes of the node that a request is about.
+func (r *request) fillAttr(out *fuse.AttrOut, a *blobstore.Attr) {
 	out.SetTimeout(attrTimeout)
-	fs.convertAttr(&out.Attr, a)
+	r.drive.convertAttr(&out.Attr, r.node, a)
 }
 
-func (fs *filesystem) convertAttr(out *fuse.Attr, a *blobstore.Attr) {
+func (d *drive) convertAttr(out *fuse.Attr, id uint64, a *blobstore.Attr) {
 	*out = fuse.Attr{
-		Ino:     nodeID(a.Ino),
+		Ino:     id,
 		Size:    uint64(a.Size),
 		Blocks:  uint64(a.Blocks()),
 		Mode:    a.Mode,
 		Nlink:   a.Nlink,
-		Owner:   fuse.Owner{Uid: fs.ids.uid(a.UID), Gid: fs.ids.gid(a.GID)},
+		Owner:   fuse.Owner{Uid: d.ids.uid(a.UID), Gid: d.ids.gid(a.GID)},
 		Rdev:    a.Rdev,
 		Blksize: blobstore.BlockSize,
 	}

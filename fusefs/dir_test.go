@@ -244,7 +244,7 @@ func TestEntriesWithoutAttributesAreNotLookups(t *testing.T) {
 	must(t, err)
 	fs := newFilesystem(drive, Options{Timeout: patience, Logger: discard})
 	half := &halfDir{Dir: dir, failAfter: 6}
-	in := &fuse.ReadIn{InHeader: fuse.InHeader{NodeId: 1}, Fh: fs.handles.addDir(blobstore.RootIno, half)}
+	in := &fuse.ReadIn{InHeader: fuse.InHeader{NodeId: 1}, Fh: fs.handles.addDir(fs.root, 1, half)}
 
 	buffer := make([]byte, 4096)
 	list := fuse.NewDirEntryList(buffer, 0)

@@ -52,6 +52,7 @@ var errnos = []struct {
 
 	{errBadHandle, unix.EBADF},
 	{errTooSmall, unix.ERANGE},
+	{errInoTooLarge, unix.EOVERFLOW},
 
 	{context.DeadlineExceeded, unix.ETIMEDOUT},
 	{context.Canceled, unix.EINTR},
@@ -73,7 +74,7 @@ func errnoOf(err error) unix.Errno {
 // isFault says whether an errno is a failure of the store, the session or the deadline, and not just an answer.
 func isFault(errno unix.Errno) bool {
 	switch errno {
-	case unix.EIO, unix.ETIMEDOUT, unix.EKEYEXPIRED, unix.EKEYREVOKED:
+	case unix.EIO, unix.ETIMEDOUT, unix.EOVERFLOW, unix.EKEYEXPIRED, unix.EKEYREVOKED:
 		return true
 	}
 	return false

@@ -1,7 +1,6 @@
 package fusefs
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -16,58 +15,61 @@ import (
 // whether the caller may open what has come to be there in the meantime. So a file that is there is never opened here: without
 // O_EXCL, ESTALE has the kernel look again (LOOKUP_REVAL), check, and ask to open what it finds.
 func (fs *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
-	r, err := fs.beginChange("create", in.NodeId)
+	r, err := fs.beginChange("create", &in.InHeader)
 	if err != nil {
 		return r.end(err)
 	}
 	flags := openFlags(in.Flags)&^blobstore.OpenTruncate | blobstore.OpenExclusive
-	file, attr, _, err := fs.drive.Create(r.ctx, inoOf(in.NodeId), name, fs.newNode(&in.InHeader, regular(in.Mode)), flags)
+	node := blobstore.NewNode{Mode: regular(in.Mode)}
+	node.UID, node.GID = r.callerIDs(&in.InHeader)
+	file, attr, _, err := r.drive.Create(r.ctx, r.ino, name, node, flags)
 	if err != nil {
 		if in.Flags&unix.O_EXCL == 0 && errors.Is(err, blobstore.ErrExist) {
 			err = fmt.Errorf("%w: %w", blobstore.ErrStale, err)
 		}
 		return r.endNode(err)
 	}
-	fs.fillEntry(&out.EntryOut, &attr)
-	fs.fillOpen(&out.OpenOut, &attr, file, flags, true)
+	if err := r.fillEntry(&out.EntryOut, &attr); err != nil {
+		return r.end(errors.Join(err, file.Close()))
+	}
+	r.fillOpen(&out.OpenOut, out.NodeId, &attr, file, flags, true)
 	return r.end(nil)
 }
 
 // Open opens a regular file.
 func (fs *filesystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	flags := openFlags(in.Flags)
-	r := fs.beginWaiting("open", &in.InHeader, cancel)
+	begin := func() (request, error) { return fs.beginWaiting("open", &in.InHeader, cancel) }
 	if flags.Has(blobstore.OpenTruncate) || flags.Has(blobstore.OpenWrite) {
-		r.stop()
-		r = fs.begin("open", in.NodeId)
-		if err := fs.mayChange(); err != nil {
-			return r.end(err)
-		}
+		begin = func() (request, error) { return fs.beginChange("open", &in.InHeader) }
 	}
-	ino := inoOf(in.NodeId)
-	file, err := fs.drive.Open(r.ctx, ino, flags)
+	r, err := begin()
+	if err != nil {
+		return r.end(err)
+	}
+	file, err := r.drive.Open(r.ctx, r.ino, flags)
 	if err != nil {
 		return r.endNode(err)
 	}
-	attr := blobstore.Attr{Ino: ino}
+	attr := blobstore.Attr{Ino: r.ino}
 	kill := in.Mode&fuse.OPEN_KILL_SUIDGID != 0
 	if _, ok := file.(blobstore.Backed); ok || kill {
-		attr, err = fs.drive.Attr(r.ctx, ino) // the mode also decides whether it is passed through
+		attr, err = r.drive.Attr(r.ctx, r.ino) // the mode also decides whether it is passed through
 	}
 	if err == nil && kill && hasPrivileges(attr.Mode) {
-		attr, err = fs.drive.SetAttr(r.ctx, ino, blobstore.AttrChange{Set: blobstore.SetKillPriv})
+		attr, err = r.drive.SetAttr(r.ctx, r.ino, blobstore.AttrChange{Set: blobstore.SetKillPriv})
 	}
 	if err != nil {
 		return r.endNode(errors.Join(err, file.Close()))
 	}
-	fs.fillOpen(out, &attr, file, flags, false)
+	r.fillOpen(out, r.node, &attr, file, flags, false)
 	return r.end(nil)
 }
 
-// fillOpen gives the kernel a handle of an open file.
-func (fs *filesystem) fillOpen(out *fuse.OpenOut, attr *blobstore.Attr, file blobstore.File, flags blobstore.OpenFlags, made bool) {
+// fillOpen gives the kernel a handle of an open file of the node that it calls id.
+func (r *request) fillOpen(out *fuse.OpenOut, id uint64, attr *blobstore.Attr, file blobstore.File, flags blobstore.OpenFlags, made bool) {
 	writable := flags.Has(blobstore.OpenWrite)
-	handle, node := fs.handles.addFile(attr, file, writable, made)
+	handle, node := r.fs.handles.addFile(r.drive, id, attr, file, writable, made)
 	out.Fh = handle
 	if node.backing != 0 {
 		out.OpenFlags |= fuse.FOPEN_PASSTHROUGH
@@ -103,8 +105,11 @@ const spliceFrom = 64 << 10
 
 // Read answers read(2) and the kernel's read-ahead. buf is as long as what is asked for.
 func (fs *filesystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	r := fs.beginWaiting("read", &in.InHeader, cancel)
-	open, err := fs.handles.file(in.Fh, inoOf(in.NodeId))
+	r, err := fs.beginWaiting("read", &in.InHeader, cancel)
+	if err != nil {
+		return nil, r.end(err)
+	}
+	open, err := fs.handles.file(in.Fh, in.NodeId)
 	if err != nil {
 		return nil, r.end(err)
 	}
@@ -112,9 +117,6 @@ func (fs *filesystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) 
 		return nil, r.end(blobstore.ErrInvalid)
 	}
 	off := int64(in.Offset)
-	if r.ctx.Err() != nil { // suspended
-		return nil, r.end(context.Cause(r.ctx))
-	}
 	if backed, ok := open.file.(blobstore.Backed); ok && len(buf) >= spliceFrom {
 		fs.bytesRead.Add(uint64(len(buf)))
 		return fuse.ReadResultFd(uintptr(backed.Descriptor()), off, len(buf)), r.end(nil)
@@ -129,14 +131,15 @@ func (fs *filesystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) 
 
 // Write answers write(2), and stores the pages of mapped files that programs have changed.
 func (fs *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
-	r := fs.begin("write", in.NodeId)
-	// A page that the kernel holds was written while that was allowed.
-	if in.WriteFlags&fuse.WRITE_CACHE == 0 {
-		if err := fs.mayChange(); err != nil {
-			return 0, r.end(err)
-		}
+	begin := fs.beginChange
+	if in.WriteFlags&fuse.WRITE_CACHE != 0 {
+		begin = fs.beginUnchecked
 	}
-	open, err := fs.handles.file(in.Fh, inoOf(in.NodeId))
+	r, err := begin("write", &in.InHeader)
+	if err != nil {
+		return 0, r.end(err)
+	}
+	open, err := fs.handles.file(in.Fh, in.NodeId)
 	if err != nil {
 		return 0, r.end(err)
 	}
@@ -144,7 +147,7 @@ func (fs *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (u
 		return 0, r.end(blobstore.ErrInvalid)
 	}
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
-		if err := fs.killPrivileges(r.ctx, open.node); err != nil {
+		if err := killPrivileges(r.ctx, open.node); err != nil {
 			return 0, r.end(err)
 		}
 	}
@@ -158,8 +161,11 @@ func (fs *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (u
 
 // Flush is called at each close(2) of a descriptor, which returns its error.
 func (fs *filesystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
-	r := fs.begin("flush", in.NodeId)
-	open, err := fs.handles.file(in.Fh, inoOf(in.NodeId))
+	r, err := fs.begin("flush", &in.InHeader)
+	if err != nil {
+		return r.end(err)
+	}
+	open, err := fs.handles.file(in.Fh, in.NodeId)
 	if err != nil {
 		return r.end(err)
 	}
@@ -168,8 +174,11 @@ func (fs *filesystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 
 // Fsync answers fsync(2) and fdatasync(2), which are the same here.
 func (fs *filesystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
-	r := fs.begin("fsync", in.NodeId)
-	open, err := fs.handles.file(in.Fh, inoOf(in.NodeId))
+	r, err := fs.begin("fsync", &in.InHeader)
+	if err != nil {
+		return r.end(err)
+	}
+	open, err := fs.handles.file(in.Fh, in.NodeId)
 	if err != nil {
 		return r.end(err)
 	}
@@ -178,17 +187,20 @@ func (fs *filesystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 
 // Release closes a handle when its last descriptor has been closed. Nobody waits for the answer, so an error is logged.
 func (fs *filesystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
-	r := fs.begin("release", in.NodeId)
-	r.end(fs.handles.removeFile(in.Fh, inoOf(in.NodeId)))
+	r, err := fs.beginUnchecked("release", &in.InHeader)
+	if err == nil {
+		err = fs.handles.removeFile(in.Fh, in.NodeId)
+	}
+	r.end(err)
 }
 
 // Fallocate answers fallocate(2).
 func (fs *filesystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
-	r, err := fs.beginChange("fallocate", in.NodeId)
+	r, err := fs.beginChange("fallocate", &in.InHeader)
 	if err != nil {
 		return r.end(err)
 	}
-	open, err := fs.handles.file(in.Fh, inoOf(in.NodeId))
+	open, err := fs.handles.file(in.Fh, in.NodeId)
 	if err != nil {
 		return r.end(err)
 	}
@@ -202,7 +214,7 @@ func (fs *filesystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.St
 	case in.Offset+in.Length > math.MaxInt64:
 		return r.end(blobstore.ErrTooLarge)
 	}
-	if err := fs.killUnlessRoot(r.ctx, open.node, in.Uid); err != nil {
+	if err := killUnlessRoot(r.ctx, open.node, in.Uid); err != nil {
 		return r.end(err)
 	}
 	return r.end(open.file.Allocate(r.ctx, mode, int64(in.Offset), int64(in.Length)))
@@ -227,8 +239,11 @@ func allocateMode(mode uint32) (blobstore.AllocateMode, error) {
 
 // Lseek answers lseek(2) with SEEK_DATA and SEEK_HOLE; the kernel does the others itself.
 func (fs *filesystem) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
-	r := fs.beginWaiting("lseek", &in.InHeader, cancel)
-	open, err := fs.handles.file(in.Fh, inoOf(in.NodeId))
+	r, err := fs.beginWaiting("lseek", &in.InHeader, cancel)
+	if err != nil {
+		return r.end(err)
+	}
+	open, err := fs.handles.file(in.Fh, in.NodeId)
 	if err != nil {
 		return r.end(err)
 	}
@@ -257,25 +272,30 @@ const maxCopy = 256 << 20
 
 // CopyFileRange answers copy_file_range(2). Told EOPNOTSUPP, the kernel copies by reading and writing.
 func (fs *filesystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
-	r, err := fs.beginChange("copy_file_range", in.NodeIdOut)
+	header := in.InHeader
+	header.NodeId = in.NodeIdOut
+	r, err := fs.beginChange("copy_file_range", &header)
 	if err != nil {
 		return 0, r.end(err)
 	}
-	src, err := fs.handles.file(in.FhIn, inoOf(in.NodeId))
+	src, err := fs.handles.file(in.FhIn, in.NodeId)
 	if err != nil {
 		return 0, r.end(err)
 	}
-	dst, err := fs.handles.file(in.FhOut, inoOf(in.NodeIdOut))
+	dst, err := fs.handles.file(in.FhOut, in.NodeIdOut)
 	if err != nil {
 		return 0, r.end(err)
+	}
+	if src.node.drive != dst.node.drive {
+		return 0, r.end(blobstore.ErrCrossDevice) // the kernel copies by reading and writing then, too
 	}
 	if in.Flags != 0 || in.OffIn > math.MaxInt64-maxCopy || in.OffOut > math.MaxInt64-maxCopy {
 		return 0, r.end(blobstore.ErrInvalid)
 	}
-	if err := fs.killUnlessRoot(r.ctx, dst.node, in.Uid); err != nil {
+	if err := killUnlessRoot(r.ctx, dst.node, in.Uid); err != nil {
 		return 0, r.end(err)
 	}
-	n, err := fs.drive.CopyRange(r.ctx, src.file, int64(in.OffIn), dst.file, int64(in.OffOut), int64(min(in.Len, maxCopy)))
+	n, err := r.drive.CopyRange(r.ctx, src.file, int64(in.OffIn), dst.file, int64(in.OffOut), int64(min(in.Len, maxCopy)))
 	if err != nil {
 		return 0, r.end(err)
 	}

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -12,15 +13,15 @@ import (
 	"mediafs/blobstore"
 )
 
-// filesystem answers the kernel's requests out of a drive. Its exported methods are those of fuse.RawFileSystem, spread over the
+// filesystem answers the kernel's requests out of one drive, or of many. Its exported methods are those of fuse.RawFileSystem, spread over the
 // files of this package by what they are about. What it does not have, the embedded default refuses with ENOSYS, which the
 // kernel remembers: file locks it then keeps itself, access(2) it answers itself from modes and owners, O_TMPFILE is EOPNOTSUPP,
 // ioctl ENOTTY.
 type filesystem struct {
 	fuse.RawFileSystem
 
-	drive     blobstore.Drive
-	ids       ids
+	root      *drive  // where node 1 is: the one drive, or the folder of many
+	many      *drives // nil in a mount of one drive
 	timeout   time.Duration
 	readOnly  bool
 	log       *slog.Logger
@@ -36,16 +37,19 @@ type filesystem struct {
 	notes   []string // guarded by notesMu
 }
 
-func newFilesystem(drive blobstore.Drive, o Options) *filesystem {
-	return &filesystem{
+// newFilesystem makes the file system of one drive, whose owner is shown as whoever mounts. NewMany gives it another root.
+func newFilesystem(one blobstore.Drive, o Options) *filesystem {
+	fs := &filesystem{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
-		drive:         drive,
-		ids:           newIDs(drive),
 		timeout:       o.Timeout,
 		readOnly:      o.ReadOnly,
 		log:           o.Logger,
 		handles:       newHandles(),
 	}
+	if one != nil {
+		fs.root = &drive{Drive: one, ids: newIDs(one, uint32(os.Geteuid()), uint32(os.Getegid()))}
+	}
+	return fs
 }
 
 // String is the name of the file system in go-fuse's messages.
@@ -56,18 +60,24 @@ func (fs *filesystem) Init(server *fuse.Server) {
 	fs.handles.passthrough.init(server, fs.note)
 }
 
-// stop closes what is still open. The kernel sends nothing any more.
+// stop closes what is still open, other than drives. The kernel sends nothing any more.
 func (fs *filesystem) stop() {
 	fs.watchers.Wait()
 	for _, err := range fs.handles.closeAll() {
-		fs.log.Error("close at unmount", "drive", fs.drive.ID(), "error", err)
+		fs.log.Error("close at unmount", "error", err)
+	}
+	if fs.many != nil {
+		fs.many.stop()
 	}
 }
 
 // StatFs answers statfs(2). The figures are the drive's; they come from its memory.
 func (fs *filesystem) StatFs(cancel <-chan struct{}, header *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
-	r := fs.beginWaiting("statfs", header, cancel)
-	usage, err := fs.drive.Usage(r.ctx)
+	r, err := fs.beginWaiting("statfs", header, cancel)
+	if err != nil {
+		return r.end(err)
+	}
+	usage, err := r.drive.Usage(r.ctx)
 	if err != nil {
 		return r.end(err)
 	}

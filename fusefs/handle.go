@@ -16,10 +16,10 @@ type handles struct {
 	passthrough passthrough
 
 	mu    sync.RWMutex
-	last  uint64                      // guarded by mu, as the rest
-	files map[uint64]*openFile        // by handle
-	dirs  map[uint64]*openDir         // by handle
-	nodes map[blobstore.Ino]*openNode // of files
+	last  uint64               // guarded by mu, as the rest
+	files map[uint64]*openFile // by handle
+	dirs  map[uint64]*openDir  // by handle
+	nodes map[uint64]*openNode // of files, by node id: two drives have the same inos
 }
 
 // openFile is one open regular file.
@@ -51,13 +51,16 @@ func (f *openFile) close() error {
 
 // openDir is one open folder.
 type openDir struct {
-	mu  sync.Mutex // held while dir is used: a Dir is not for two goroutines at once
-	dir blobstore.Dir
-	ino blobstore.Ino
+	mu    sync.Mutex // held while dir is used: a Dir is not for two goroutines at once
+	dir   blobstore.Dir
+	drive *drive // held while it is open
+	id    uint64 // of the node
 }
 
 // openNode is what all open files of one node have in common.
 type openNode struct {
+	id      uint64 // what the kernel calls it
+	drive   *drive // held by each of its opens
 	ino     blobstore.Ino
 	opens   int   // guarded by handles.mu
 	backing int32 // what the kernel calls the file it reads and writes itself; 0: none; fixed while the node is open
@@ -73,21 +76,22 @@ func newHandles() handles {
 	return handles{
 		files: make(map[uint64]*openFile),
 		dirs:  make(map[uint64]*openDir),
-		nodes: make(map[blobstore.Ino]*openNode),
+		nodes: make(map[uint64]*openNode),
 	}
 }
 
-// addFile gives an open file its handle. made says that the node is new.
-func (h *handles) addFile(attr *blobstore.Attr, file blobstore.File, writable, made bool) (uint64, *openNode) {
+// addFile gives an open file of the node id its handle. made says that the node is new.
+func (h *handles) addFile(d *drive, id uint64, attr *blobstore.Attr, file blobstore.File, writable, made bool) (uint64, *openNode) {
+	d.hold()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	node := h.nodes[attr.Ino]
+	node := h.nodes[id]
 	if node == nil {
-		node = &openNode{ino: attr.Ino, made: made, backing: h.passthrough.register(file, attr)}
+		node = &openNode{id: id, drive: d, ino: attr.Ino, made: made, backing: h.passthrough.register(file, attr)}
 		if made && !hasPrivileges(attr.Mode) {
 			node.plain = time.Now()
 		}
-		h.nodes[attr.Ino] = node
+		h.nodes[id] = node
 	}
 	node.opens++
 	h.last++
@@ -96,68 +100,71 @@ func (h *handles) addFile(attr *blobstore.Attr, file blobstore.File, writable, m
 }
 
 // removeFile takes a handle back and closes its file.
-func (h *handles) removeFile(handle uint64, ino blobstore.Ino) error {
+func (h *handles) removeFile(handle, id uint64) error {
 	h.mu.Lock()
 	f := h.files[handle]
-	if f == nil || f.node.ino != ino {
+	if f == nil || f.node.id != id {
 		h.mu.Unlock()
 		return errBadHandle
 	}
 	delete(h.files, handle)
 	f.node.opens--
 	if f.node.opens == 0 {
-		delete(h.nodes, ino)
+		delete(h.nodes, id)
 		h.passthrough.unregister(f.node.backing)
 	}
 	h.mu.Unlock()
+	defer f.node.drive.release()
 	return f.close()
 }
 
 // file finds an open file of a node.
-func (h *handles) file(handle uint64, ino blobstore.Ino) (*openFile, error) {
+func (h *handles) file(handle, id uint64) (*openFile, error) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	f := h.files[handle]
-	if f == nil || f.node.ino != ino {
+	if f == nil || f.node.id != id {
 		return nil, errBadHandle
 	}
 	return f, nil
 }
 
 // node finds what is known of a node that is open; nil if it is not.
-func (h *handles) node(ino blobstore.Ino) *openNode {
+func (h *handles) node(id uint64) *openNode {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	return h.nodes[ino]
+	return h.nodes[id]
 }
 
-func (h *handles) addDir(ino blobstore.Ino, dir blobstore.Dir) uint64 {
+func (h *handles) addDir(d *drive, id uint64, dir blobstore.Dir) uint64 {
+	d.hold()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.last++
-	h.dirs[h.last] = &openDir{dir: dir, ino: ino}
+	h.dirs[h.last] = &openDir{dir: dir, drive: d, id: id}
 	return h.last
 }
 
-func (h *handles) removeDir(handle uint64, ino blobstore.Ino) error {
+func (h *handles) removeDir(handle, id uint64) error {
 	h.mu.Lock()
 	d := h.dirs[handle]
-	if d == nil || d.ino != ino {
+	if d == nil || d.id != id {
 		h.mu.Unlock()
 		return errBadHandle
 	}
 	delete(h.dirs, handle)
 	h.mu.Unlock()
+	defer d.drive.release()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.dir.Close()
 }
 
-func (h *handles) dir(handle uint64, ino blobstore.Ino) (*openDir, error) {
+func (h *handles) dir(handle, id uint64) (*openDir, error) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	d := h.dirs[handle]
-	if d == nil || d.ino != ino {
+	if d == nil || d.id != id {
 		return nil, errBadHandle
 	}
 	return d, nil
@@ -195,11 +202,13 @@ func (h *handles) closeAll() []error {
 		if err := f.close(); err != nil {
 			errs = append(errs, err)
 		}
+		f.node.drive.release()
 	}
 	for _, d := range h.dirs {
 		if err := d.dir.Close(); err != nil {
 			errs = append(errs, err)
 		}
+		d.drive.release()
 	}
 	// The kernel has dropped its backing files with the connection.
 	clear(h.files)

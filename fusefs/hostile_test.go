@@ -20,7 +20,7 @@ func TestMadeUpNodesAndHandlesLeadNowhere(t *testing.T) {
 	must(t, file.Close())
 	fs := newFilesystem(drive, Options{Timeout: patience, Logger: discard})
 	var opened fuse.OpenOut
-	if status := fs.Open(nil, &fuse.OpenIn{InHeader: fuse.InHeader{NodeId: nodeID(attr.Ino)}}, &opened); status != fuse.OK {
+	if status := fs.Open(nil, &fuse.OpenIn{InHeader: fuse.InHeader{NodeId: uint64(attr.Ino)}}, &opened); status != fuse.OK {
 		t.Fatal(status)
 	}
 	var listed fuse.OpenOut
@@ -29,8 +29,8 @@ func TestMadeUpNodesAndHandlesLeadNowhere(t *testing.T) {
 	}
 
 	type pair struct{ node, handle uint64 }
-	pairs := []pair{{nodeID(attr.Ino), listed.Fh}, {1, opened.Fh}}
-	for _, node := range []uint64{0, nodeID(attr.Ino) + 1, 1 << 44, math.MaxInt64, 1 << 63, math.MaxUint64} {
+	pairs := []pair{{uint64(attr.Ino), listed.Fh}, {1, opened.Fh}}
+	for _, node := range []uint64{0, uint64(attr.Ino) + 1, 1 << 44, math.MaxInt64, 1 << 63, math.MaxUint64} {
 		for _, handle := range []uint64{0, opened.Fh, listed.Fh, listed.Fh + 1, math.MaxUint64} {
 			pairs = append(pairs, pair{node, handle})
 		}
@@ -42,7 +42,7 @@ func TestMadeUpNodesAndHandlesLeadNowhere(t *testing.T) {
 		gone := []fuse.Status{fuse.Status(unix.ESTALE), fuse.ENOENT, fuse.ENOTDIR}
 		badHandle := []fuse.Status{fuse.EBADF}
 		statusOf := func(_ any, s fuse.Status) fuse.Status { return s }
-		known := p.node == 1 || p.node == nodeID(attr.Ino)
+		known := p.node == 1 || p.node == uint64(attr.Ino)
 
 		for _, c := range []struct {
 			what   string

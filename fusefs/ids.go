@@ -1,12 +1,8 @@
 package fusefs
 
-import (
-	"os"
+import "mediafs/blobstore"
 
-	"mediafs/blobstore"
-)
-
-// ids shows the drive's owner as the user who mounted, and that user as the drive's owner: the two change places, for users
+// ids shows a drive's owner as a user of this machine, who is the one who mounted where it is not said otherwise, and that user as the drive's owner: the two change places, for users
 // and for groups, and every other number stays. That maps numbers one to one, so chown and stat agree, and each method is its
 // own inverse: it serves for what goes to the kernel and for what comes from it.
 type ids struct {
@@ -14,12 +10,11 @@ type ids struct {
 	mountUID, mountGID uint32 // on this machine
 }
 
-func newIDs(drive blobstore.Drive) ids {
-	uid, gid := drive.Owner()
-	return ids{
-		ownerUID: uid, ownerGID: gid,
-		mountUID: uint32(os.Geteuid()), mountGID: uint32(os.Getegid()),
-	}
+// newIDs shows the owner of a drive as the user uid and the group gid.
+func newIDs(drive blobstore.Drive, uid, gid uint32) ids {
+	i := ids{mountUID: uid, mountGID: gid}
+	i.ownerUID, i.ownerGID = drive.Owner()
+	return i
 }
 
 func (i ids) uid(id uint32) uint32 { return swap(id, i.ownerUID, i.mountUID) }

@@ -1,7 +1,7 @@
-// Package fusefs shows a blobstore.Drive to the kernel as a file system.
+// Package fusefs shows a blobstore.Drive, or many of them, to the kernel as a file system.
 //
-// A request travels one straight way: the kernel asks, a method of the type filesystem decodes what it asks, calls one
-// method of the drive and encodes the answer. There is no tree here: the kernel knows nodes by the drive's own numbers
+// A request travels one straight way: the kernel asks, a method of the type filesystem decodes what it asks, finds the drive and
+// the node (drive.go), calls one method of the drive and encodes the answer. There is no tree here: the kernel knows nodes by the drive's own numbers
 // (nodeid.go), and so memory does not grow with the number of nodes that it has seen. What is kept is what is open (handle.go).
 //
 // The kernel checks modes and owners itself (default_permissions), keeps file locks itself, and remembers names and attributes
@@ -24,12 +24,13 @@ import (
 	"mediafs/blobstore"
 )
 
-// Options say how a drive is mounted.
+// Options say how a drive, or many of them, is mounted.
 type Options struct {
 	Mountpoint string        // an empty folder
 	FSName     string        // the first column of df(1), for example "mediafs:alice"
 	AllowOther bool          // let other users of this machine in, as far as modes and owners allow
 	ReadOnly   bool          // refuse every change
+	RootMode   uint32        // of the folder that shows many drives; 0: 0700
 	Timeout    time.Duration // deadline of each operation; 0: 30 s
 	Logger     *slog.Logger  // nil: nothing is logged
 }
@@ -38,12 +39,28 @@ const (
 	typeName       = "mediafs" // the kernel shows it as fuse.mediafs
 	defaultTimeout = 30 * time.Second
 
+	defaultRootMode = 0o700
+
 	maxRequest    = 1 << 20  // bytes of one READ or WRITE; the most that the kernel takes by default (fs.fuse.max_pages_limit)
 	maxBackground = 64       // requests for read-ahead and write-back that the kernel has under way
 	maxInflight   = 64 << 20 // bytes of requests that are read from the kernel and not yet answered
 )
 
-// A Mount is a drive attached to a folder.
+// withDefaults fills in what was left open.
+func (o Options) withDefaults() Options {
+	if o.Timeout == 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.RootMode == 0 {
+		o.RootMode = defaultRootMode
+	}
+	return o
+}
+
+// A Mount is a drive, or a folder of many, attached to a folder.
 type Mount struct {
 	fs         *filesystem
 	server     *fuse.Server
@@ -57,12 +74,12 @@ type Mount struct {
 // New mounts the drive and serves it; it returns when the mount answers. The drive stays the caller's, who closes it when
 // Done is closed.
 func New(drive blobstore.Drive, o Options) (*Mount, error) {
-	if o.Timeout == 0 {
-		o.Timeout = defaultTimeout
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o = o.withDefaults()
+	return attach(newFilesystem(drive, o), o)
+}
+
+// attach mounts a file system.
+func attach(fs *filesystem, o Options) (*Mount, error) {
 	mountpoint, err := filepath.Abs(o.Mountpoint)
 	if err != nil {
 		return nil, fmt.Errorf("mountpoint %s: %w", o.Mountpoint, err)
@@ -75,7 +92,6 @@ func New(drive blobstore.Drive, o Options) (*Mount, error) {
 		return nil, fmt.Errorf("mountpoint %s: %w", mountpoint, err)
 	}
 
-	fs := newFilesystem(drive, o)
 	m := &Mount{fs: fs, mountpoint: mountpoint, direct: privileged, done: make(chan struct{})}
 	if o.AllowOther && !privileged {
 		if err := userAllowOther(fuseConf); err != nil {
@@ -153,7 +169,7 @@ func (m *Mount) answering() error {
 	return nil
 }
 
-// Done is closed when the drive is no longer mounted, whoever unmounted it, and every request has been answered.
+// Done is closed when nothing is mounted any longer, whoever unmounted it, and every request has been answered.
 func (m *Mount) Done() <-chan struct{} { return m.done }
 
 // Stats are counts since the mount began.

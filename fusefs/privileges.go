@@ -18,19 +18,19 @@ func hasPrivileges(mode uint32) bool { return blobstore.DropPriv(mode) != mode }
 
 // killPrivileges takes the bits away from an open node. As every write of an ordinary user asks for it, and hardly a file has
 // such bits, that a node has none is believed for as long as the kernel believes its attributes.
-func (fs *filesystem) killPrivileges(ctx context.Context, node *openNode) error {
+func killPrivileges(ctx context.Context, node *openNode) error {
 	node.privileges.Lock()
 	defer node.privileges.Unlock()
 	now := time.Now()
 	if now.Sub(node.plain) < attrTimeout {
 		return nil
 	}
-	attr, err := fs.drive.Attr(ctx, node.ino)
+	attr, err := node.drive.Attr(ctx, node.ino)
 	if err != nil {
 		return err
 	}
 	if hasPrivileges(attr.Mode) {
-		if _, err := fs.drive.SetAttr(ctx, node.ino, blobstore.AttrChange{Set: blobstore.SetKillPriv}); err != nil {
+		if _, err := node.drive.SetAttr(ctx, node.ino, blobstore.AttrChange{Set: blobstore.SetKillPriv}); err != nil {
 			return err
 		}
 	}
@@ -39,17 +39,17 @@ func (fs *filesystem) killPrivileges(ctx context.Context, node *openNode) error 
 }
 
 // killUnlessRoot is killPrivileges where the kernel does not say whether the caller may keep the bits (CAP_FSETID).
-func (fs *filesystem) killUnlessRoot(ctx context.Context, node *openNode, uid uint32) error {
+func killUnlessRoot(ctx context.Context, node *openNode, uid uint32) error {
 	if uid == 0 {
 		return nil
 	}
-	return fs.killPrivileges(ctx, node)
+	return killPrivileges(ctx, node)
 }
 
 // killSpecial takes the bits away from a special file that has been given a new owner, and returns its attributes as they are
 // then. A drive does it for regular files alone (blobstore.SetKillPriv); that it takes a second step here is no danger, as there is
 // nothing in a special file to run.
-func (fs *filesystem) killSpecial(ctx context.Context, a *blobstore.Attr) (blobstore.Attr, error) {
+func killSpecial(ctx context.Context, d *drive, a *blobstore.Attr) (blobstore.Attr, error) {
 	switch a.Type() {
 	case unix.S_IFIFO, unix.S_IFSOCK, unix.S_IFCHR, unix.S_IFBLK:
 	default:
@@ -60,15 +60,15 @@ func (fs *filesystem) killSpecial(ctx context.Context, a *blobstore.Attr) (blobs
 	if mode == before {
 		return *a, nil
 	}
-	return fs.drive.SetAttr(ctx, a.Ino, blobstore.AttrChange{Set: blobstore.SetMode, Mode: mode & permissions})
+	return d.SetAttr(ctx, a.Ino, blobstore.AttrChange{Set: blobstore.SetMode, Mode: mode & permissions})
 }
 
 // seenMode takes note of a mode that a node has been given.
-func (fs *filesystem) seenMode(ino blobstore.Ino, mode uint32) {
+func (fs *filesystem) seenMode(id uint64, mode uint32) {
 	if !hasPrivileges(mode) {
 		return
 	}
-	if node := fs.handles.node(ino); node != nil {
+	if node := fs.handles.node(id); node != nil {
 		node.privileges.Lock()
 		defer node.privileges.Unlock()
 		node.plain = time.Time{}
@@ -81,19 +81,19 @@ const capabilityXattr = "security.capability"
 
 // hasNoCapability says that a node was made through this mount, is still open since, and was given no capability: the
 // kernel's question can be answered without the drive.
-func (fs *filesystem) hasNoCapability(ino blobstore.Ino, xattr string) bool {
+func (fs *filesystem) hasNoCapability(id uint64, xattr string) bool {
 	if xattr != capabilityXattr {
 		return false
 	}
-	node := fs.handles.node(ino)
+	node := fs.handles.node(id)
 	return node != nil && node.made && !node.labelled.Load()
 }
 
-func (fs *filesystem) seenXattr(ino blobstore.Ino, xattr string) {
+func (fs *filesystem) seenXattr(id uint64, xattr string) {
 	if xattr != capabilityXattr {
 		return
 	}
-	if node := fs.handles.node(ino); node != nil {
+	if node := fs.handles.node(id); node != nil {
 		node.labelled.Store(true)
 	}
 }

@@ -19,39 +19,64 @@ import (
 
 // A request is one question of the kernel being answered. Its context ends at the deadline.
 type request struct {
-	fs   *filesystem
-	name string // of the operation, for the log
-	node uint64
-	ctx  context.Context
-	stop context.CancelFunc
+	fs    *filesystem
+	name  string // of the operation, for the log
+	node  uint64
+	drive *drive // which has the node; held until the end; nil if it could not be found
+	ino   blobstore.Ino
+	ctx   context.Context
+	stop  context.CancelFunc
 }
 
 // begin starts a request that runs to its end or its deadline even if the caller is killed: one that changes something, which
-// must not be torn.
-func (fs *filesystem) begin(name string, node uint64) request {
-	fs.requests.Add(1)
-	ctx, stop := fs.deadline()
-	return request{fs: fs, name: name, node: node, ctx: ctx, stop: stop}
+// must not be torn. The error says why it can't be answered: end does so.
+func (fs *filesystem) begin(name string, header *fuse.InHeader) (request, error) {
+	r := fs.newRequest(name, header)
+	return r, r.locate()
 }
 
 // beginWaiting starts a request that is also given up when the caller is killed: one that only looks.
-func (fs *filesystem) beginWaiting(name string, header *fuse.InHeader, cancel <-chan struct{}) request {
-	r := fs.begin(name, header.NodeId)
+func (fs *filesystem) beginWaiting(name string, header *fuse.InHeader, cancel <-chan struct{}) (request, error) {
+	r := fs.newRequest(name, header)
 	if cancel != nil {
 		r.ctx = &interruptible{Context: r.ctx, stop: r.stop, fs: fs, interrupt: cancel, caller: header.Pid}
 	}
-	return r
+	return r, r.locate()
 }
 
 // beginChange starts a request that changes something, unless nothing may be changed here.
-func (fs *filesystem) beginChange(name string, node uint64) (request, error) {
-	r := fs.begin(name, node)
-	return r, fs.mayChange()
+func (fs *filesystem) beginChange(name string, header *fuse.InHeader) (request, error) {
+	r, err := fs.begin(name, header)
+	if err == nil && (fs.readOnly || fs.frozen.Load()) {
+		err = blobstore.ErrReadOnly
+	}
+	return r, err
 }
 
-func (fs *filesystem) mayChange() error {
-	if fs.readOnly || fs.frozen.Load() {
-		return blobstore.ErrReadOnly
+// beginUnchecked starts a request that is answered whether or not the session lasts: what is open is closed, and what the
+// kernel holds was written while that was allowed.
+func (fs *filesystem) beginUnchecked(name string, header *fuse.InHeader) (request, error) {
+	r := fs.newRequest(name, header)
+	var err error
+	r.drive, r.ino, err = fs.find(r.ctx, r.node)
+	return r, err
+}
+
+func (fs *filesystem) newRequest(name string, header *fuse.InHeader) request {
+	fs.requests.Add(1)
+	ctx, stop := context.WithTimeout(context.Background(), fs.timeout)
+	return request{fs: fs, name: name, node: header.NodeId, ctx: ctx, stop: stop}
+}
+
+// locate finds the drive and the node that a request is about, unless the drive, or the mount, is suspended.
+func (r *request) locate() (err error) {
+	if r.drive, r.ino, err = r.fs.find(r.ctx, r.node); err != nil {
+		return err
+	}
+	for _, ended := range [...]*error{r.fs.suspended.Load(), r.drive.suspended.Load()} {
+		if ended != nil {
+			return *ended
+		}
 	}
 	return nil
 }
@@ -59,6 +84,9 @@ func (fs *filesystem) mayChange() error {
 // end answers the request: with success, or with the errno of err.
 func (r *request) end(err error) fuse.Status {
 	r.stop()
+	if r.drive != nil {
+		defer r.drive.release()
+	}
 	if err == nil {
 		return fuse.OK
 	}
@@ -66,9 +94,13 @@ func (r *request) end(err error) fuse.Status {
 	if isFault(errno) {
 		r.fs.faults.Add(1)
 	}
-	if errno == unix.EIO || errno == unix.ETIMEDOUT {
+	if errno == unix.EIO || errno == unix.ETIMEDOUT || errno == unix.EOVERFLOW {
+		number, ino := r.fs.split(r.node)
+		if r.fs.many == nil {
+			number = r.fs.root.ID()
+		}
 		r.fs.log.LogAttrs(context.Background(), slog.LevelError, "request failed", slog.String("operation", r.name),
-			slog.Uint64("drive", uint64(r.fs.drive.ID())), slog.Uint64("ino", uint64(inoOf(r.node))),
+			slog.Uint64("drive", uint64(number)), slog.Uint64("ino", uint64(ino)),
 			slog.String("errno", unix.ErrnoName(errno)), slog.String("error", err.Error()))
 	}
 	return fuse.Status(errno)

@@ -1,8 +1,6 @@
 package fusefs
 
 import (
-	"context"
-
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
@@ -25,26 +23,13 @@ func (m *Mount) Suspend(err error) {
 // Resume answers requests again.
 func (m *Mount) Resume() { m.fs.suspended.Store(nil) }
 
-// deadline is a context that ends when a request's time is over; while the mount is suspended it has ended already, by what
-// suspended it.
-func (fs *filesystem) deadline() (context.Context, context.CancelFunc) {
-	ctx, stop := context.WithTimeout(context.Background(), fs.timeout)
-	cause := fs.suspended.Load()
-	if cause == nil {
-		return ctx, stop
-	}
-	ended, end := context.WithCancelCause(ctx)
-	end(*cause)
-	return ended, stop
-}
-
 // nodeIDs are the nodes of the open files, as the kernel names them.
 func (h *handles) nodeIDs() []uint64 {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	ids := make([]uint64, 0, len(h.nodes))
-	for ino := range h.nodes {
-		ids = append(ids, nodeID(ino))
+	for id := range h.nodes {
+		ids = append(ids, id)
 	}
 	return ids
 }

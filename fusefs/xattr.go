@@ -31,15 +31,17 @@ func checkXattr(name string) error {
 
 // GetXAttr answers getxattr(2). With no room in dest it answers how much there should be.
 func (fs *filesystem) GetXAttr(cancel <-chan struct{}, header *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
-	r := fs.beginWaiting("getxattr", header, cancel)
+	r, err := fs.beginWaiting("getxattr", header, cancel)
+	if err != nil {
+		return 0, r.end(err)
+	}
 	if err := checkXattr(name); err != nil {
 		return 0, r.end(err)
 	}
-	ino := inoOf(header.NodeId)
-	if fs.hasNoCapability(ino, name) {
+	if fs.hasNoCapability(r.node, name) {
 		return 0, r.end(blobstore.ErrNoXattr)
 	}
-	value, err := fs.drive.GetXattr(r.ctx, ino, name)
+	value, err := r.drive.GetXattr(r.ctx, r.ino, name)
 	if err != nil {
 		return 0, r.endNode(err)
 	}
@@ -48,8 +50,11 @@ func (fs *filesystem) GetXAttr(cancel <-chan struct{}, header *fuse.InHeader, na
 
 // ListXAttr answers listxattr(2): the names, each with a NUL after it.
 func (fs *filesystem) ListXAttr(cancel <-chan struct{}, header *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
-	r := fs.beginWaiting("listxattr", header, cancel)
-	names, err := fs.drive.ListXattr(r.ctx, inoOf(header.NodeId))
+	r, err := fs.beginWaiting("listxattr", header, cancel)
+	if err != nil {
+		return 0, r.end(err)
+	}
+	names, err := r.drive.ListXattr(r.ctx, r.ino)
 	if err != nil {
 		return 0, r.endNode(err)
 	}
@@ -74,7 +79,7 @@ func putXattr(r *request, dest, value []byte) (uint32, fuse.Status) {
 
 // SetXAttr answers setxattr(2).
 func (fs *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, value []byte) fuse.Status {
-	r, err := fs.beginChange("setxattr", in.NodeId)
+	r, err := fs.beginChange("setxattr", &in.InHeader)
 	if err != nil {
 		return r.end(err)
 	}
@@ -85,8 +90,8 @@ func (fs *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name stri
 	if err != nil {
 		return r.end(err)
 	}
-	fs.seenXattr(inoOf(in.NodeId), name)
-	return r.endNode(fs.drive.SetXattr(r.ctx, inoOf(in.NodeId), name, value, mode))
+	fs.seenXattr(r.node, name)
+	return r.endNode(r.drive.SetXattr(r.ctx, r.ino, name, value, mode))
 }
 
 // xattrMode decodes the flags of setxattr(2).
@@ -104,12 +109,12 @@ func xattrMode(flags uint32) (blobstore.XattrMode, error) {
 
 // RemoveXAttr answers removexattr(2).
 func (fs *filesystem) RemoveXAttr(_ <-chan struct{}, header *fuse.InHeader, name string) fuse.Status {
-	r, err := fs.beginChange("removexattr", header.NodeId)
+	r, err := fs.beginChange("removexattr", header)
 	if err != nil {
 		return r.end(err)
 	}
 	if err := checkXattr(name); err != nil {
 		return r.end(err)
 	}
-	return r.endNode(fs.drive.RemoveXattr(r.ctx, inoOf(header.NodeId), name))
+	return r.endNode(r.drive.RemoveXattr(r.ctx, r.ino, name))
 }
