@@ -28,7 +28,7 @@ type attachment struct {
 	store         blobstore.Store
 	shows         string      // the drive, or allDrives or allUsers
 	local         localDrives // with allUsers
-	seats         seats       // one, or with allUsers one for each user
+	seats         []*seat     // one, or with allUsers one for each user
 	mount         *fusefs.Mount
 	control       *controlServer
 }
@@ -118,7 +118,7 @@ func (m *attachment) signIn(ctx context.Context, logger *slog.Logger) (session a
 			m.shows = allDrives
 		}
 	}
-	m.seats = seats{newSeat(m.store, session)}
+	m.seats = []*seat{newSeat(m.store, session)}
 	return session, nil
 }
 
@@ -153,10 +153,22 @@ func (m *attachment) open(ctx context.Context, session auth.Session, logger *slo
 	return nil
 }
 
+// Close closes what is open when it is unmounted: the drives that the mount opened, and then the one that was opened for it.
+func (m *attachment) Close(ctx context.Context) error {
+	var err error
+	if m.mount != nil {
+		err = m.mount.CloseDrives(ctx)
+	}
+	for _, s := range m.seats {
+		err = errors.Join(err, s.close(ctx))
+	}
+	return err
+}
+
 func (m *attachment) closeDrives() error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainDeadline)
 	defer cancel()
-	return m.seats.Close(ctx)
+	return m.Close(ctx)
 }
 
 // watch watches the sessions until stop is called. A guest has none.
@@ -204,8 +216,13 @@ func (m *attachment) statusFunc() func() mountStatus {
 		if m.local == nil {
 			s.sessionStatus = m.seats[0].status()
 		}
-		if pending, known := m.seats.pendingBytes(); known {
-			s.PendingBytes = &pending
+		for _, seat := range m.seats {
+			if pending, known := seat.pendingBytes(); known {
+				if s.PendingBytes == nil {
+					s.PendingBytes = new(int64)
+				}
+				*s.PendingBytes += pending
+			}
 		}
 		return s
 	}

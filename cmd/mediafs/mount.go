@@ -232,7 +232,7 @@ func serveMount(o mountOptions, logger *slog.Logger, ready func(what string) err
 		logger.Warn("could not say that the drive is mounted", "error", err)
 	}
 	stopWatching := m.watch(logger)
-	l := lifecycle{mount: m.mount, drive: m.seats, requests: m.control.unmount, signals: signals, drain: drainDeadline, logger: logger}
+	l := lifecycle{mount: m.mount, drive: m, requests: m.control.unmount, signals: signals, drain: drainDeadline, logger: logger}
 	err = l.run()
 	stopWatching()
 	var f *failure

@@ -17,7 +17,6 @@ type seat struct {
 	session auth.Session // zero: nobody has signed in yet
 	ended   error        // how the session has ended, or why there is none; nil: it lasts
 	drives  map[*seatDrive]struct{}
-	failed  []error // what kept drives that are closed from being stored
 }
 
 func newSeat(store blobstore.Store, session auth.Session) *seat {
@@ -131,15 +130,13 @@ func (s *seat) pendingBytes() (n int64, known bool) {
 	return n, known
 }
 
-// close closes the drives that are still open. It returns what kept any drive of the seat from being stored, those closed
-// before included.
+// close closes the drives that are still open.
 func (s *seat) close(ctx context.Context) error {
+	var errs []error
 	for _, d := range s.opened() {
-		_ = d.Close(ctx) // its error is in failed
+		errs = append(errs, d.Close(ctx))
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return errors.Join(s.failed...)
+	return errors.Join(errs...)
 }
 
 // A seatDrive is a drive that is open with the session of a seat.
@@ -157,9 +154,6 @@ func (d *seatDrive) Close(ctx context.Context) error {
 		d.seat.mu.Lock()
 		defer d.seat.mu.Unlock()
 		delete(d.seat.drives, d)
-		if d.err != nil {
-			d.seat.failed = append(d.seat.failed, d.err)
-		}
 	})
 	return d.err
 }
@@ -180,24 +174,4 @@ func (d *seatDrive) Preserve(ctx context.Context) error {
 		return p.Preserve(ctx)
 	}
 	return nil
-}
-
-// seats are all those of a mount.
-type seats []*seat
-
-// Close closes the drives of all of them.
-func (all seats) Close(ctx context.Context) error {
-	var errs []error
-	for _, s := range all {
-		errs = append(errs, s.close(ctx))
-	}
-	return errors.Join(errs...)
-}
-
-func (all seats) pendingBytes() (n int64, known bool) {
-	for _, s := range all {
-		pending, ok := s.pendingBytes()
-		n, known = n+pending, known || ok
-	}
-	return n, known
 }

@@ -15,13 +15,13 @@ import (
 // answers is an authenticator that says what it is told to of each token, a file with a token, and a mount that remembers what
 // it was told.
 type answers struct {
-	of        map[auth.Token]answer
+	of        map[auth.Token]verdict
 	token     auth.Token // in the file
 	changes   string     // the version of the file
 	suspended error
 }
 
-type answer struct {
+type verdict struct {
 	session auth.Session
 	err     error
 }
@@ -72,7 +72,7 @@ func TestTheEndOfASessionSuspendsTheMountUntilItIsBack(t *testing.T) {
 		{"nobody answers for too long", anna, auth.Session{}, away, watchTrust + time.Second, auth.ErrExpired},
 		{"nobody answers, and its time is over", over, auth.Session{}, away, time.Minute, auth.ErrExpired},
 	} {
-		a := &answers{of: map[auth.Token]answer{anna.Token: {test.answer, test.err}}}
+		a := &answers{of: map[auth.Token]verdict{anna.Token: {test.answer, test.err}}}
 		w := watchOf(t, a, test.session)
 		w.trusted = time.Now().Add(-test.trusted)
 		w.look(t.Context())
@@ -82,7 +82,7 @@ func TestTheEndOfASessionSuspendsTheMountUntilItIsBack(t *testing.T) {
 		if _, err := w.seat.openOwn(t.Context()); test.want != nil && !errors.Is(err, test.want) {
 			t.Errorf("%s: opening a drive: got %v, want %v", test.what, err, test.want)
 		}
-		a.of[anna.Token] = answer{anna, nil}
+		a.of[anna.Token] = verdict{anna, nil}
 		w.look(t.Context())
 		if a.suspended != nil {
 			t.Errorf("%s, and then it is back: got suspended by %v", test.what, a.suspended)
@@ -99,19 +99,19 @@ func TestANewTokenInTheFileOfTheSameUserIsTakenUp(t *testing.T) {
 	for _, test := range []struct {
 		what  string
 		ended error
-		is    answer
+		is    verdict
 		want  error // what the mount is suspended by afterwards
 		taken bool
 	}{
-		{"while the session lasts", nil, answer{session: anna}, nil, true},
-		{"when it has ended", auth.ErrExpired, answer{session: anna}, nil, true},
-		{"of another user", auth.ErrExpired, answer{session: auth.Session{User: "ben", Role: auth.RoleUser}}, auth.ErrExpired, false},
-		{"of another user while the session lasts", nil, answer{session: auth.Session{User: "ben", Role: auth.RoleUser}}, nil, false},
-		{"of another role", auth.ErrExpired, answer{session: auth.Session{User: "anna", Role: auth.RoleAdmin}}, auth.ErrExpired, false},
-		{"that is not known", auth.ErrExpired, answer{err: auth.ErrInvalid}, auth.ErrExpired, false},
-		{"that has ended too", auth.ErrExpired, answer{err: auth.ErrBanned}, auth.ErrExpired, false},
+		{"while the session lasts", nil, verdict{session: anna}, nil, true},
+		{"when it has ended", auth.ErrExpired, verdict{session: anna}, nil, true},
+		{"of another user", auth.ErrExpired, verdict{session: auth.Session{User: "ben", Role: auth.RoleUser}}, auth.ErrExpired, false},
+		{"of another user while the session lasts", nil, verdict{session: auth.Session{User: "ben", Role: auth.RoleUser}}, nil, false},
+		{"of another role", auth.ErrExpired, verdict{session: auth.Session{User: "anna", Role: auth.RoleAdmin}}, auth.ErrExpired, false},
+		{"that is not known", auth.ErrExpired, verdict{err: auth.ErrInvalid}, auth.ErrExpired, false},
+		{"that has ended too", auth.ErrExpired, verdict{err: auth.ErrBanned}, auth.ErrExpired, false},
 	} {
-		a := &answers{of: map[auth.Token]answer{anna.Token: {anna, test.ended}, token: test.is}, token: anna.Token}
+		a := &answers{of: map[auth.Token]verdict{anna.Token: {anna, test.ended}, token: test.is}, token: anna.Token}
 		w := watchOf(t, a, anna)
 		w.look(t.Context())
 		a.token, a.changes = token, "another"
@@ -128,13 +128,13 @@ func TestANewTokenInTheFileOfTheSameUserIsTakenUp(t *testing.T) {
 func TestANewTokenThatNobodyCanCheckIsTakenUpLater(t *testing.T) {
 	token := auth.NewToken()
 	anna := auth.Session{User: "anna", Role: auth.RoleUser, Token: auth.NewToken()}
-	a := &answers{of: map[auth.Token]answer{anna.Token: {err: auth.ErrExpired}, token: {err: errors.New("no answer")}}, token: token, changes: "another"}
+	a := &answers{of: map[auth.Token]verdict{anna.Token: {err: auth.ErrExpired}, token: {err: errors.New("no answer")}}, token: token, changes: "another"}
 	w := watchOf(t, a, anna)
 	w.look(t.Context())
 	if !errors.Is(a.suspended, auth.ErrExpired) {
 		t.Errorf("got suspended by %v, want %v", a.suspended, auth.ErrExpired)
 	}
-	a.of[token] = answer{session: anna}
+	a.of[token] = verdict{session: anna}
 	w.look(t.Context())
 	if a.suspended != nil {
 		t.Errorf("got suspended by %v", a.suspended)
@@ -143,14 +143,14 @@ func TestANewTokenThatNobodyCanCheckIsTakenUpLater(t *testing.T) {
 
 func TestWhoeverWasNotSignedInIsWhenThereIsAGoodToken(t *testing.T) {
 	token := auth.NewToken()
-	a := &answers{of: map[auth.Token]answer{}, token: token}
+	a := &answers{of: map[auth.Token]verdict{}, token: token}
 	w := watchOf(t, a, auth.Session{})
 	w.seat.end(auth.ErrRevoked)
 	w.look(t.Context())
 	if _, err := w.seat.openOwn(t.Context()); !errors.Is(err, auth.ErrRevoked) {
 		t.Errorf("without a token: got %v, want %v", err, auth.ErrRevoked)
 	}
-	a.of[token] = answer{session: auth.Session{User: "anna", Role: auth.RoleUser}}
+	a.of[token] = verdict{session: auth.Session{User: "anna", Role: auth.RoleUser}}
 	w.look(t.Context())
 	if drive, err := w.seat.openOwn(t.Context()); err != nil {
 		t.Error(err)
@@ -188,7 +188,7 @@ func TestWhatIsPendingWhenASessionEndsIsPutAsideOnceAndTriedAgainIfThatFails(t *
 		t.Fatal(err)
 	}
 	d := &pendingDrive{Drive: below, pending: 4096, err: blobstore.ErrNoSpace}
-	a := &answers{of: map[auth.Token]answer{anna.Token: {err: auth.ErrExpired}}}
+	a := &answers{of: map[auth.Token]verdict{anna.Token: {err: auth.ErrExpired}}}
 	w := &sessionWatch{seat: newSeat(d, anna), source: a, authenticator: a, mount: a, logger: slog.New(slog.DiscardHandler), trusted: time.Now()}
 	if _, err := w.seat.openOwn(t.Context()); err != nil {
 		t.Fatal(err)
