@@ -20,15 +20,16 @@ import (
 type filesystem struct {
 	fuse.RawFileSystem
 
-	root      *drive  // where node 1 is: the one drive, or the folder of many
-	many      *drives // nil in a mount of one drive
-	timeout   time.Duration
-	readOnly  bool
-	log       *slog.Logger
-	suspended atomic.Pointer[error] // why nothing is answered; nil: it is
-	frozen    atomic.Bool           // being unmounted while in use: what is open may be read, no more
-	handles   handles
-	watchers  sync.WaitGroup // goroutines of interruptible
+	root        *drive  // where node 1 is: the one drive, or the folder of many
+	many        *drives // nil in a mount of one drive
+	timeout     time.Duration
+	readOnly    bool
+	passthrough bool // is asked for
+	log         *slog.Logger
+	suspended   atomic.Pointer[error] // why nothing is answered; nil: it is
+	frozen      atomic.Bool           // being unmounted while in use: what is open may be read, no more
+	handles     handles
+	watchers    sync.WaitGroup // goroutines of interruptible
 
 	requests, faults        atomic.Uint64
 	bytesRead, bytesWritten atomic.Uint64
@@ -43,6 +44,7 @@ func newFilesystem(one blobstore.Drive, o Options) *filesystem {
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		timeout:       o.Timeout,
 		readOnly:      o.ReadOnly,
+		passthrough:   o.Passthrough,
 		log:           o.Logger,
 		handles:       newHandles(),
 	}
@@ -57,7 +59,9 @@ func (fs *filesystem) String() string { return typeName }
 
 // Init is called once the kernel has said what it can do.
 func (fs *filesystem) Init(server *fuse.Server) {
-	fs.handles.passthrough.init(server, fs.note)
+	if fs.passthrough {
+		fs.handles.passthrough.init(server, fs.note)
+	}
 }
 
 // stop closes what is still open, other than drives. The kernel sends nothing any more.

@@ -33,6 +33,10 @@ type Options struct {
 	RootMode   uint32        // of the folder that shows many drives; 0: 0700
 	Timeout    time.Duration // deadline of each operation; 0: 30 s
 	Logger     *slog.Logger  // nil: nothing is logged
+
+	// Passthrough has the kernel read and write the plain files behind a drive itself, where it can. It is faster; but a
+	// file that is open then stays so when its session ends, and how much is written to it is not known here.
+	Passthrough bool
 }
 
 const (
@@ -144,6 +148,8 @@ func mountOptions(o Options, privileged bool) *fuse.MountOptions {
 		if o.ReadOnly {
 			options.Options = append(options.Options, "ro")
 		}
+	}
+	if !privileged || !o.Passthrough {
 		options.DisabledCapabilities = fuse.CAP_PASSTHROUGH
 	}
 	return options

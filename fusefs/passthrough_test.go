@@ -102,7 +102,7 @@ func needPassthrough(t *testing.T) {
 	t.Helper()
 	needRoot(t)
 	drive := newPlainDrive(t)
-	m, dir := mount(t, drive, Options{})
+	m, dir := mount(t, drive, Options{Passthrough: true})
 	must(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o644))
 	if notes := m.Notes(); len(notes) > 0 {
 		need(t, strings.Join(notes, "; "))
@@ -112,7 +112,7 @@ func needPassthrough(t *testing.T) {
 func TestPlainFilesArePassedThrough(t *testing.T) {
 	needPassthrough(t)
 	drive := newPlainDrive(t)
-	m, dir := mount(t, drive, Options{})
+	m, dir := mount(t, drive, Options{Passthrough: true})
 	path := filepath.Join(dir, "file")
 	content := randomBytes(3<<20 + 17)
 	must(t, os.WriteFile(path, content, 0o644))
@@ -152,7 +152,7 @@ func TestPlainFilesArePassedThrough(t *testing.T) {
 
 func TestFilesWithSetUserIDBitsAreNotPassedThrough(t *testing.T) {
 	needPassthrough(t)
-	_, dir := mount(t, newPlainDrive(t), Options{AllowOther: true})
+	_, dir := mount(t, newPlainDrive(t), Options{AllowOther: true, Passthrough: true})
 	path := filepath.Join(dir, "file")
 	must(t, os.WriteFile(path, []byte("content\n"), 0o644))
 	must(t, unix.Chmod(path, 0o6777))
@@ -173,7 +173,7 @@ func TestFilesWithSetUserIDBitsAreNotPassedThrough(t *testing.T) {
 
 func TestOpenFilesKeepTheirWayWhenBitsChange(t *testing.T) {
 	needPassthrough(t)
-	_, dir := mount(t, newPlainDrive(t), Options{})
+	_, dir := mount(t, newPlainDrive(t), Options{Passthrough: true})
 	path := filepath.Join(dir, "file")
 	for what, modes := range map[string][2]uint32{
 		"set while open":  {0o755, 0o4755},
@@ -201,9 +201,20 @@ func TestOpenFilesKeepTheirWayWhenBitsChange(t *testing.T) {
 	}
 }
 
+func TestFilesAreNotPassedThroughUnasked(t *testing.T) {
+	m, dir := mount(t, newPlainDrive(t), Options{})
+	must(t, os.WriteFile(filepath.Join(dir, "file"), []byte("content"), 0o644))
+	if s := m.Stats(); s.Passthrough || s.BytesWritten != 7 {
+		t.Errorf("got %+v, want 7 bytes written and nothing passed through", s)
+	}
+	if notes := m.Notes(); len(notes) != 0 {
+		t.Errorf("got notes %q, want none", notes)
+	}
+}
+
 func TestPlainFilesAreSplicedWhenNotPassedThrough(t *testing.T) {
 	drive := newPlainDrive(t)
-	m, dir := mount(t, drive, Options{})
+	m, dir := mount(t, drive, Options{Passthrough: true})
 	m.fs.handles.mu.Lock()
 	m.fs.handles.passthrough.server = nil
 	m.fs.handles.passthrough.why = "the test says so"
