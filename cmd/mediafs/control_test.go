@@ -49,7 +49,7 @@ func TestAMountTellsHowItIs(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	folder := t.TempDir()
 	expires, pending := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC), int64(12345)
-	want := mountStatus{Drive: "anna", Mountpoint: "/mnt/a b", Store: "postgres://h/d", Expires: &expires, PendingBytes: &pending, OpenFiles: 3, Errors: 4, PID: 5, Notes: []string{"a note"}}
+	want := mountStatus{Drive: "anna", Mountpoint: "/mnt/a b", Store: "postgres://h/d", sessionStatus: sessionStatus{Expires: &expires}, PendingBytes: &pending, OpenFiles: 3, Errors: 4, PID: 5, Notes: []string{"a note"}}
 	s := serve(t, folder, want)
 	defer stop(t, s, nil)
 	_, got := onlyMount(t, folder)

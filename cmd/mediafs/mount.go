@@ -13,10 +13,6 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-
-	"mediafs/auth"
-	"mediafs/blobstore"
-	"mediafs/fusefs"
 )
 
 const (

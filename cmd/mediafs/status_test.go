@@ -12,7 +12,7 @@ func TestStatusListsMountsByMountpoint(t *testing.T) {
 	expires, pending := time.Date(2030, 1, 2, 3, 4, 5, 0, time.Local), int64(3<<20)
 	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)
 	answered := []mountStatus{
-		{Drive: "bob", Mountpoint: "/mnt/b", Store: "postgres://h/d", Expires: &expires, OpenFiles: 2, PendingBytes: &pending, Errors: 7, Since: since, PID: 2, Log: "/run/mediafs/x.log"},
+		{Drive: "bob", Mountpoint: "/mnt/b", Store: "postgres://h/d", sessionStatus: sessionStatus{Expires: &expires}, OpenFiles: 2, PendingBytes: &pending, Errors: 7, Since: since, PID: 2, Log: "/run/mediafs/x.log"},
 		{Drive: "anna", Mountpoint: "/mnt/a", Store: "/srv/media", Since: since, PID: 1, Notes: []string{"files are not passed through"}},
 		{PID: 99, Problem: "does not answer: timeout"},
 	}

@@ -159,35 +159,33 @@ func TestWhoeverWasNotSignedInIsWhenThereIsAGoodToken(t *testing.T) {
 	}
 }
 
-// pendingDrive is a drive with bytes that are not stored, of a store that has this drive alone.
-type pendingDrive struct {
-	blobstore.Drive
+// pendingStore is a store of one drive with bytes that are not stored.
+type pendingStore struct {
 	blobstore.Store
 	pending   int64
 	preserved int
 	err       error
-	renewed   auth.Session
 }
 
-func (d *pendingDrive) Open(context.Context, auth.Session) (blobstore.Drive, error) {
+func (s *pendingStore) Open(ctx context.Context, session auth.Session) (blobstore.Drive, error) {
+	drive, err := s.Store.Open(ctx, session)
 	return struct {
 		blobstore.Drive
 		blobstore.Preserver
-	}{d.Drive, d}, nil
+	}{drive, preserver{s}}, err
 }
-func (d *pendingDrive) PendingBytes() int64 { return d.pending }
-func (d *pendingDrive) Preserve(context.Context) error {
-	d.preserved++
-	return d.err
+
+type preserver struct{ *pendingStore }
+
+func (p preserver) PendingBytes() int64 { return p.pending }
+func (p preserver) Preserve(context.Context) error {
+	p.preserved++
+	return p.err
 }
 
 func TestWhatIsPendingWhenASessionEndsIsPutAsideOnceAndTriedAgainIfThatFails(t *testing.T) {
 	anna := auth.Session{User: "anna", Role: auth.RoleUser, Token: auth.NewToken()}
-	below, err := memstore.New().Open(t.Context(), anna)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := &pendingDrive{Drive: below, pending: 4096, err: blobstore.ErrNoSpace}
+	d := &pendingStore{Store: memstore.New(), pending: 4096, err: blobstore.ErrNoSpace}
 	a := &answers{of: map[auth.Token]verdict{anna.Token: {err: auth.ErrExpired}}}
 	w := &sessionWatch{seat: newSeat(d, anna), source: a, authenticator: a, mount: a, logger: slog.New(slog.DiscardHandler), trusted: time.Now()}
 	if _, err := w.seat.openOwn(t.Context()); err != nil {
