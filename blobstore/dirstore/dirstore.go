@@ -35,6 +35,7 @@
 package dirstore
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -43,6 +44,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,7 +57,7 @@ import (
 
 const (
 	ownFolder  = ".mediafs" // no user id starts with a dot
-	publicName = "public"
+	publicName = string(blobstore.PublicDrive)
 )
 
 // ErrNotInitialised is a root that Init has not been run on.
@@ -77,10 +79,30 @@ func Init(root string) error {
 	if errors.Is(err, fs.ErrExist) {
 		err = checkOwnFolder(own)
 	}
+	if err == nil {
+		err = makePublic(root)
+	}
 	if err != nil {
 		return fmt.Errorf("make a store of %s: %w", root, err)
 	}
 	return nil
+}
+
+// makePublic makes the folder of the public drive, owned like the root: the web application may put things there too.
+func makePublic(root string) error {
+	path := filepath.Join(root, publicName)
+	err := os.Mkdir(path, 0o755)
+	if errors.Is(err, fs.ErrExist) {
+		return checkOwnFolder(path)
+	}
+	if err != nil || os.Geteuid() != 0 {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(root, &st); err != nil {
+		return err
+	}
+	return os.Lchown(path, int(st.Uid), int(st.Gid))
 }
 
 func checkOwnFolder(path string) error {
@@ -103,7 +125,7 @@ type Store struct {
 	closed  atomic.Bool
 
 	mu  sync.Mutex
-	ids map[auth.UserID]blobstore.DriveID // guarded by mu
+	ids map[blobstore.DriveName]blobstore.DriveID // guarded by mu
 }
 
 var _ blobstore.Store = (*Store)(nil)
@@ -136,7 +158,7 @@ func Open(root string, logger *slog.Logger) (*Store, error) {
 		root:    newDescriptor(fd),
 		folders: newFolders(),
 		trust:   trust,
-		ids:     make(map[auth.UserID]blobstore.DriveID),
+		ids:     make(map[blobstore.DriveName]blobstore.DriveID),
 	}, nil
 }
 
@@ -144,55 +166,159 @@ func notInitialised(root string) error {
 	return fmt.Errorf("open the store %s: %w: run `mediafs init --store %s`", root, ErrNotInitialised, root)
 }
 
-// Open opens the drive of the session's user and makes its folder the first time. auth.ErrUserID for an id that can't name
-// a folder here; "public" is such a one, for the public drive has that name.
+// Open opens the drive of the session's user and makes its folder the first time; for a guest the public drive, which is there
+// since Init. auth.ErrUserID for an id that can't name a folder here; "public" is such a one, for the public drive has that name.
 func (s *Store) Open(ctx context.Context, session auth.Session) (blobstore.Drive, error) {
-	if err := session.Check(time.Now()); err != nil {
+	if err := checkSession(ctx, session); err != nil {
 		return nil, fmt.Errorf("dirstore: open drive: %w", err)
 	}
-	if err := session.User.Check(); err != nil {
-		return nil, fmt.Errorf("dirstore: open drive: %w", err)
+	if session.Role == auth.RoleGuest {
+		drive, err := s.openNamed(blobstore.PublicDrive, session, false)
+		if errors.Is(err, blobstore.ErrNotExist) {
+			return nil, fmt.Errorf("%w: run `mediafs init` on the store", err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return blobstore.ReadOnly(drive), nil
 	}
-	if session.User == publicName {
-		return nil, fmt.Errorf("dirstore: open drive: %w (%q is the public drive)", auth.ErrUserID, publicName)
-	}
-	if ctx.Err() != nil {
-		return nil, fmt.Errorf("dirstore: open drive: %w", context.Cause(ctx))
-	}
-	id, err := s.driveID(session.User)
+	drive, err := s.openNamed(blobstore.DriveName(session.User), session, true)
 	if err != nil {
 		return nil, err
-	}
-	if !s.root.acquire() {
-		return nil, fmt.Errorf("dirstore: open drive: the store is closed: %w", blobstore.ErrUnavailable)
-	}
-	drive, err := s.openDrive(string(session.User), id)
-	if err != nil {
-		s.root.release()
-		return nil, fmt.Errorf("dirstore: open the drive of %s: %w", session.User, sentinel(err))
 	}
 	return drive, nil
 }
 
-// driveID numbers the users in the order they come.
-func (s *Store) driveID(user auth.UserID) (blobstore.DriveID, error) {
+// OpenDrive opens a drive that is there, for an admin.
+func (s *Store) OpenDrive(ctx context.Context, session auth.Session, name blobstore.DriveName) (blobstore.Drive, error) {
+	if err := checkSession(ctx, session); err != nil {
+		return nil, fmt.Errorf("dirstore: open drive: %w", err)
+	}
+	if session.Role != auth.RoleAdmin {
+		if name == blobstore.DriveName(session.User) || session.Role == auth.RoleGuest && name == blobstore.PublicDrive {
+			return s.Open(ctx, session)
+		}
+		return nil, fmt.Errorf("dirstore: open drive %q: %w", name, blobstore.ErrNotExist)
+	}
+	if auth.UserID(name).Check() != nil {
+		return nil, fmt.Errorf("dirstore: open drive %q: %w", name, blobstore.ErrNotExist)
+	}
+	drive, err := s.openNamed(name, session, false)
+	if err != nil {
+		return nil, err
+	}
+	return drive, nil
+}
+
+// Drives lists the folders of the root that can be drives. What else is there, links to folders included, is passed over.
+func (s *Store) Drives(ctx context.Context, session auth.Session, after blobstore.DriveID, take func(blobstore.DriveInfo) bool) error {
+	if err := checkSession(ctx, session); err != nil {
+		return fmt.Errorf("dirstore: list drives: %w", err)
+	}
+	if session.Role != auth.RoleAdmin {
+		return fmt.Errorf("dirstore: list drives: %w", blobstore.ErrAccess)
+	}
+	entries, err := s.folderNames()
+	if err != nil {
+		return fmt.Errorf("dirstore: list drives: %w", sentinel(err))
+	}
+	drives := make([]blobstore.DriveInfo, 0, len(entries))
+	for _, name := range entries {
+		id, err := s.driveID(name)
+		if err != nil {
+			return err
+		}
+		if id > after {
+			drives = append(drives, blobstore.DriveInfo{ID: id, Name: name})
+		}
+	}
+	slices.SortFunc(drives, func(a, b blobstore.DriveInfo) int { return cmp.Compare(a.ID, b.ID) })
+	for _, info := range drives {
+		if !take(info) {
+			break
+		}
+	}
+	return nil
+}
+
+// folderNames are the names of the folders in the root that can be drives.
+func (s *Store) folderNames() ([]blobstore.DriveName, error) {
+	if !s.root.acquire() {
+		return nil, fmt.Errorf("the store is closed: %w", blobstore.ErrUnavailable)
+	}
+	defer s.root.release()
+	fd, err := openat(s.root.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0) // an O_PATH descriptor can't be listed
+	if err != nil {
+		return nil, err
+	}
+	root := os.NewFile(uintptr(fd), "root")
+	defer root.Close()
+	entries, err := root.ReadDir(-1)
+	if err != nil {
+		return nil, err
+	}
+	var names []blobstore.DriveName
+	for _, e := range entries {
+		if auth.UserID(e.Name()).Check() != nil {
+			continue
+		}
+		var st unix.Statx_t
+		if err := statx(s.root.fd, e.Name(), &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			names = append(names, blobstore.DriveName(e.Name()))
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// checkSession gives the error of a session that may do nothing here.
+func checkSession(ctx context.Context, session auth.Session) error {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case session.Check(time.Now()) != nil:
+		return session.Check(time.Now())
+	case session.Role == auth.RoleGuest:
+		return nil
+	case session.User == auth.UserID(publicName):
+		return fmt.Errorf("%w (%q is the public drive)", auth.ErrUserID, publicName)
+	}
+	return session.User.Check()
+}
+
+// openNamed opens the drive of a name, whose folder is made if it may be.
+func (s *Store) openNamed(name blobstore.DriveName, session auth.Session, mayMake bool) (*Drive, error) {
+	if !s.root.acquire() {
+		return nil, fmt.Errorf("dirstore: open drive: the store is closed: %w", blobstore.ErrUnavailable)
+	}
+	drive, err := s.openDrive(string(name), mayMake)
+	if err != nil {
+		s.root.release()
+		return nil, fmt.Errorf("dirstore: open the drive of %s: %w", name, sentinel(err))
+	}
+	drive.session.Store(&session)
+	return drive, nil
+}
+
+// driveID numbers the drives in the order they come.
+func (s *Store) driveID(name blobstore.DriveName) (blobstore.DriveID, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if id, ok := s.ids[user]; ok {
+	if id, ok := s.ids[name]; ok {
 		return id, nil
 	}
 	id := blobstore.DriveID(len(s.ids) + 1)
 	if id > blobstore.MaxDriveID {
 		return 0, fmt.Errorf("dirstore: open drive: %d drives are the most: %w", blobstore.MaxDriveID, blobstore.ErrUnavailable)
 	}
-	s.ids[user] = id
+	s.ids[name] = id
 	return id, nil
 }
 
 // openDrive opens a drive's folder. The drive takes over the reference to the root that the caller holds.
-func (s *Store) openDrive(name string, id blobstore.DriveID) (*Drive, error) {
+func (s *Store) openDrive(name string, mayMake bool) (*Drive, error) {
 	fd, err := s.openFolder(name)
-	if errors.Is(err, unix.ENOENT) {
+	if errors.Is(err, unix.ENOENT) && mayMake {
 		if err = s.makeFolder(name); err != nil && !errors.Is(err, unix.EEXIST) {
 			return nil, err
 		}
@@ -205,6 +331,10 @@ func (s *Store) openDrive(name string, id blobstore.DriveID) (*Drive, error) {
 	defer top.release()
 	var st unix.Statx_t
 	if err := statx(fd, "", &st); err != nil {
+		return nil, err
+	}
+	id, err := s.driveID(blobstore.DriveName(name))
+	if err != nil {
 		return nil, err
 	}
 	return newDrive(s, name, id, top, &st), nil

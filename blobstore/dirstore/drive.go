@@ -3,6 +3,7 @@ package dirstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mediafs/auth"
 	"mediafs/blobstore"
 )
 
@@ -25,6 +27,7 @@ type Drive struct {
 	device   [2]uint32 // of the file system, major and minor
 	mount    uint64    // the number of the mount; 0 where the kernel does not tell
 	root     *node
+	session  atomic.Pointer[auth.Session]
 
 	changed atomic.Bool // something was, or may have been, written through this drive
 	closed  atomic.Bool
@@ -76,6 +79,20 @@ func (d *Drive) ID() blobstore.DriveID { return d.id }
 
 // Owner is who owns the drive's folder if root runs this process, and who runs it otherwise.
 func (d *Drive) Owner() (uid, gid uint32) { return d.uid, d.gid }
+
+// Renew has the drive go on with another session of the same user and role. That the session lasts is for the mount to watch:
+// folders know of no session.
+func (d *Drive) Renew(_ context.Context, session auth.Session) error {
+	now := d.session.Load()
+	if err := session.Check(time.Now()); err != nil {
+		return fmt.Errorf("dirstore: renew the session: %w", err)
+	}
+	if session.User != now.User || session.Role != now.Role {
+		return fmt.Errorf("dirstore: renew the session: %w", auth.ErrRevoked)
+	}
+	d.session.Store(&session)
+	return nil
+}
 
 // ino is the number by which a drive's user knows an inode. The root must be RootIno, so it and the inode that has this
 // number on disk change numbers.

@@ -3,6 +3,7 @@ package dirstore
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -26,9 +27,15 @@ func (d *Drive) xattrs(ctx context.Context, ino blobstore.Ino, do func(path stri
 	return do(fd.path())
 }
 
+// isFact says whether an attribute is one that the drive tells (blobstore.XattrFacts), whatever the file below has by that name.
+func isFact(name string) bool { return strings.HasPrefix(name, blobstore.XattrFacts) }
+
 // GetXattr returns the value of an extended attribute.
 func (d *Drive) GetXattr(ctx context.Context, ino blobstore.Ino, name string) (value []byte, err error) {
 	defer wrap("get xattr", ino, &err)
+	if isFact(name) {
+		return d.fact(ctx, ino, name)
+	}
 	err = d.xattrs(ctx, ino, func(path string) error {
 		value, err = readSized(func(buf []byte) (int, error) { return unix.Getxattr(path, name, buf) })
 		return err
@@ -41,7 +48,7 @@ func (d *Drive) ListXattr(ctx context.Context, ino blobstore.Ino) (names []strin
 	defer wrap("list xattrs", ino, &err)
 	err = d.xattrs(ctx, ino, func(path string) error {
 		list, err := readSized(func(buf []byte) (int, error) { return unix.Listxattr(path, buf) })
-		names = strings.FieldsFunc(string(list), func(r rune) bool { return r == 0 })
+		names = slices.DeleteFunc(strings.FieldsFunc(string(list), func(r rune) bool { return r == 0 }), isFact)
 		return err
 	})
 	return names, err
@@ -72,8 +79,11 @@ func (d *Drive) SetXattr(ctx context.Context, ino blobstore.Ino, name string, va
 		blobstore.XattrCreate:  unix.XATTR_CREATE,
 		blobstore.XattrReplace: unix.XATTR_REPLACE,
 	}[mode]
-	if !ok {
+	switch {
+	case !ok:
 		return blobstore.ErrInvalid
+	case isFact(name):
+		return blobstore.ErrPermission
 	}
 	d.changed.Store(true)
 	return d.xattrs(ctx, ino, func(path string) error { return unix.Setxattr(path, name, value, flags) })
@@ -82,6 +92,9 @@ func (d *Drive) SetXattr(ctx context.Context, ino blobstore.Ino, name string, va
 // RemoveXattr removes an extended attribute.
 func (d *Drive) RemoveXattr(ctx context.Context, ino blobstore.Ino, name string) (err error) {
 	defer wrap("remove xattr", ino, &err)
+	if isFact(name) {
+		return blobstore.ErrPermission
+	}
 	d.changed.Store(true)
 	return d.xattrs(ctx, ino, func(path string) error { return unix.Removexattr(path, name) })
 }
