@@ -11,7 +11,7 @@ import (
 
 // GetAttr answers stat(2). A handle that comes with it adds nothing: a node that is open is there.
 func (fs *filesystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	r, err := fs.beginWaiting("getattr", &in.InHeader, cancel)
+	r, err := fs.beginWaiting(opGetattr, &in.InHeader, cancel)
 	if err != nil {
 		return r.end(err)
 	}
@@ -25,7 +25,7 @@ func (fs *filesystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *f
 
 // SetAttr answers chmod(2), chown(2), truncate(2) and utimensat(2).
 func (fs *filesystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
-	r, err := fs.beginChange("setattr", &in.InHeader)
+	r, err := fs.beginChange(opSetattr, &in.InHeader)
 	if err != nil {
 		return r.end(err)
 	}

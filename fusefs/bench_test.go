@@ -60,3 +60,56 @@ func BenchmarkWrite(b *testing.B) {
 		must(b, err)
 	}
 }
+
+// BenchmarkWalk looks at 10,000 files in 100 folders, as find(1) does.
+func BenchmarkWalk(b *testing.B) {
+	_, dir := mount(b, newDrive(b), Options{})
+	for i := range 100 {
+		folder := filepath.Join(dir, fmt.Sprint(i))
+		must(b, os.Mkdir(folder, 0o755))
+		for j := range 100 {
+			must(b, os.WriteFile(filepath.Join(folder, fmt.Sprint(j)), nil, 0o644))
+		}
+	}
+	for b.Loop() {
+		must(b, filepath.WalkDir(dir, func(_ string, e os.DirEntry, err error) error {
+			if err == nil {
+				_, err = e.Info()
+			}
+			return err
+		}))
+	}
+}
+
+// BenchmarkPaths is what the audit log costs a request that has nothing to record: a lookup of a node that is known, and of one that
+// is not.
+func BenchmarkPaths(b *testing.B) {
+	names := make([]string, 3*maxPaths)
+	for i := range names {
+		names[i] = fmt.Sprintf("IMG_%06d.jpg", i)
+	}
+	b.Run("known", func(b *testing.B) {
+		p := newPaths(maxIno)
+		for i := 0; b.Loop(); i++ {
+			n := i % 1000
+			p.saw(uint64(n+2), place{1, names[n]})
+		}
+	})
+	b.Run("new", func(b *testing.B) {
+		p := newPaths(maxIno)
+		for i := 0; b.Loop(); i++ {
+			n := i % len(names)
+			p.saw(uint64(n+2), place{1, names[n]})
+		}
+	})
+	b.Run("path", func(b *testing.B) {
+		p := newPaths(maxIno)
+		for i := range 8 {
+			p.saw(uint64(i+2), place{uint64(i + 1), names[i]})
+		}
+		b.ReportAllocs()
+		for b.Loop() {
+			p.path(place{9, "IMG.jpg"})
+		}
+	})
+}

@@ -34,13 +34,15 @@ func (d *drive) fillEntry(out *fuse.EntryOut, a *blobstore.Attr) error {
 	return nil
 }
 
-// fillEntry tells the kernel of a node that counts as looked up; if it can't, it takes the lookup back.
-func (r *request) fillEntry(out *fuse.EntryOut, a *blobstore.Attr) error {
-	err := r.drive.fillEntry(out, a)
-	if err != nil {
+// fillEntry tells the kernel of a node that a name leads to, and that counts as looked up; if it can't, it takes the lookup back.
+func (r *request) fillEntry(out *fuse.EntryOut, a *blobstore.Attr, at place) error {
+	r.subject = a.Ino
+	if err := r.drive.fillEntry(out, a); err != nil {
 		r.drive.Forget(a.Ino, 1)
+		return err
 	}
-	return err
+	r.fs.paths.saw(out.NodeId, at)
+	return nil
 }
 
 // fillAttr tells the kernel the attributes of the node that a request is about.

@@ -8,7 +8,7 @@ import (
 
 // OpenDir opens a folder for listing.
 func (fs *filesystem) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	r, err := fs.beginWaiting("opendir", &in.InHeader, cancel)
+	r, err := fs.beginWaiting(opOpendir, &in.InHeader, cancel)
 	if err != nil {
 		return r.end(err)
 	}
@@ -22,7 +22,7 @@ func (fs *filesystem) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse
 
 // ReadDir lists names.
 func (fs *filesystem) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return fs.list("readdir", cancel, in, false, func(e fuse.DirEntry) (room bool, _ *fuse.EntryOut) {
+	return fs.list(opReaddir, cancel, in, false, func(e fuse.DirEntry) (room bool, _ *fuse.EntryOut) {
 		return out.AddDirEntry(e), nil
 	})
 }
@@ -30,7 +30,7 @@ func (fs *filesystem) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse
 // ReadDirPlus lists names, and with each that the drive has at hand the attributes: to the kernel that is a lookup. An entry
 // without them has node 0, and the kernel looks it up when it is wanted.
 func (fs *filesystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return fs.list("readdirplus", cancel, in, true, func(e fuse.DirEntry) (room bool, _ *fuse.EntryOut) {
+	return fs.list(opReaddirplus, cancel, in, true, func(e fuse.DirEntry) (room bool, _ *fuse.EntryOut) {
 		entry := out.AddDirLookupEntry(e)
 		return entry != nil, entry
 	})
@@ -38,9 +38,9 @@ func (fs *filesystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *
 
 // list reads entries from a position on until add has no room. With attributes, add returns where those of the entry go.
 func (fs *filesystem) list(
-	operation string, cancel <-chan struct{}, in *fuse.ReadIn, attributes bool, add func(fuse.DirEntry) (bool, *fuse.EntryOut),
+	op *operation, cancel <-chan struct{}, in *fuse.ReadIn, attributes bool, add func(fuse.DirEntry) (bool, *fuse.EntryOut),
 ) fuse.Status {
-	r, err := fs.beginWaiting(operation, &in.InHeader, cancel)
+	r, err := fs.beginWaiting(op, &in.InHeader, cancel)
 	if err != nil {
 		return r.end(err)
 	}
@@ -68,6 +68,7 @@ func (fs *filesystem) list(
 			unnumbered = append(unnumbered, e.Attr.Ino)
 		default:
 			_ = r.drive.fillEntry(entry, &e.Attr) // it has a number
+			fs.paths.saw(id, place{in.NodeId, e.Name})
 		}
 		return true
 	})
@@ -90,7 +91,7 @@ func (fs *filesystem) list(
 
 // FsyncDir makes the names in a folder durable.
 func (fs *filesystem) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
-	r, err := fs.begin("fsyncdir", &in.InHeader)
+	r, err := fs.begin(opFsyncdir, &in.InHeader)
 	if err != nil {
 		return r.end(err)
 	}
@@ -105,7 +106,7 @@ func (fs *filesystem) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status 
 
 // ReleaseDir closes a folder. Nobody waits for the answer.
 func (fs *filesystem) ReleaseDir(in *fuse.ReleaseIn) {
-	r, err := fs.beginUnchecked("releasedir", &in.InHeader)
+	r, err := fs.beginUnchecked(opReleasedir, &in.InHeader)
 	if err == nil {
 		err = fs.handles.removeDir(in.Fh, in.NodeId)
 	}

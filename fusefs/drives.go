@@ -37,9 +37,7 @@ type Shown struct {
 // opened when somebody looks into its folder. The caller calls CloseDrives in the end.
 func NewMany(shown Drives, o Options) (*Mount, error) {
 	o = o.withDefaults()
-	fs := newFilesystem(nil, o)
-	fs.many = newDrives(shown, o)
-	fs.root = newRoot(fs.many, o.RootMode)
+	fs := newFilesystemOfMany(shown, o)
 	m, err := attach(fs, o)
 	if err != nil {
 		fs.many.stop()
@@ -48,6 +46,13 @@ func NewMany(shown Drives, o Options) (*Mount, error) {
 		return nil, errors.Join(err, fs.many.closeAll(ctx))
 	}
 	return m, nil
+}
+
+func newFilesystemOfMany(shown Drives, o Options) *filesystem {
+	many := newDrives(shown, o)
+	fs := newFilesystemAt(newRoot(many, o.RootMode), maxIno, o)
+	fs.many = many
+	return fs
 }
 
 // CloseDrives waits until nothing is served any more, and closes the drives that a mount of many has opened, as
@@ -135,15 +140,12 @@ func (m *drives) hold(ctx context.Context, number blobstore.DriveID) (*drive, er
 
 // holdNamed is hold for the drive that is shown under a name. ErrNotExist if there is none.
 func (m *drives) holdNamed(ctx context.Context, name blobstore.DriveName) (*drive, error) {
-	m.mu.RLock()
-	number, known := m.numbers[name]
-	_, opened := m.opened[number]
-	m.mu.RUnlock()
-	if !known || !opened {
-		var err error
-		if number, err = m.open(ctx, name); err != nil {
-			return nil, err
-		}
+	if d := m.holdOpenedNamed(name); d != nil {
+		return d, nil
+	}
+	number, err := m.open(ctx, name)
+	if err != nil {
+		return nil, err
 	}
 	return m.hold(ctx, number)
 }
@@ -157,6 +159,14 @@ func (m *drives) holdOpened(number blobstore.DriveID) *drive {
 		d.hold()
 	}
 	return d
+}
+
+// holdOpenedNamed is holdOpened for the drive that is shown under a name.
+func (m *drives) holdOpenedNamed(name blobstore.DriveName) *drive {
+	m.mu.RLock()
+	number := m.numbers[name]
+	m.mu.RUnlock()
+	return m.holdOpened(number)
 }
 
 // open has the drive of a name opened, once for all who wait for it, and returns its number. The opening goes on when ctx ends.

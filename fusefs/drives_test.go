@@ -530,9 +530,7 @@ func (s *safeBuffer) String() string {
 func TestMadeUpNodesOfManyDrivesLeadNowhere(t *testing.T) {
 	many := newManyDrives(t, "alice", "bob")
 	o := Options{Timeout: patience, Logger: discard}.withDefaults()
-	fs := newFilesystem(nil, o)
-	fs.many = newDrives(many, o)
-	fs.root = newRoot(fs.many, o.RootMode)
+	fs := newFilesystemOfMany(many, o)
 	defer func() {
 		fs.stop()
 		must(t, fs.many.closeAll(context.Background()))

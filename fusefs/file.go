@@ -15,7 +15,8 @@ import (
 // whether the caller may open what has come to be there in the meantime. So a file that is there is never opened here: without
 // O_EXCL, ESTALE has the kernel look again (LOOKUP_REVAL), check, and ask to open what it finds.
 func (fs *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
-	r, err := fs.beginChange("create", &in.InHeader)
+	r, err := fs.beginChange(opCreate, &in.InHeader)
+	r.at.name = name
 	if err != nil {
 		return r.end(err)
 	}
@@ -29,7 +30,7 @@ func (fs *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, 
 		}
 		return r.endNode(err)
 	}
-	if err := r.fillEntry(&out.EntryOut, &attr); err != nil {
+	if err := r.fillEntry(&out.EntryOut, &attr, r.at); err != nil {
 		return r.end(errors.Join(err, file.Close()))
 	}
 	r.fillOpen(&out.OpenOut, out.NodeId, &attr, file, flags, true)
@@ -39,9 +40,9 @@ func (fs *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, 
 // Open opens a regular file.
 func (fs *filesystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	flags := openFlags(in.Flags)
-	begin := func() (request, error) { return fs.beginWaiting("open", &in.InHeader, cancel) }
+	begin := func() (request, error) { return fs.beginWaiting(opOpen, &in.InHeader, cancel) }
 	if flags.Has(blobstore.OpenTruncate) || flags.Has(blobstore.OpenWrite) {
-		begin = func() (request, error) { return fs.beginChange("open", &in.InHeader) }
+		begin = func() (request, error) { return fs.beginChange(opOpen, &in.InHeader) }
 	}
 	r, err := begin()
 	if err != nil {
@@ -68,14 +69,16 @@ func (fs *filesystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Op
 
 // fillOpen gives the kernel a handle of an open file of the node that it calls id.
 func (r *request) fillOpen(out *fuse.OpenOut, id uint64, attr *blobstore.Attr, file blobstore.File, flags blobstore.OpenFlags, made bool) {
-	writable := flags.Has(blobstore.OpenWrite)
-	handle, node := r.fs.handles.addFile(r.drive, id, attr, file, writable, made)
-	out.Fh = handle
-	if node.backing != 0 {
-		out.OpenFlags |= fuse.FOPEN_PASSTHROUGH
-		out.BackingID = node.backing
+	open := &openFile{
+		file: file, caller: r.caller,
+		writable: flags.Has(blobstore.OpenWrite), truncated: flags.Has(blobstore.OpenTruncate),
 	}
-	if !writable && !made {
+	out.Fh = r.fs.handles.addFile(r.drive, id, attr, open, made)
+	if open.node.backing != 0 {
+		out.OpenFlags |= fuse.FOPEN_PASSTHROUGH
+		out.BackingID = open.node.backing
+	}
+	if !open.writable && !made {
 		out.OpenFlags |= fuse.FOPEN_NOFLUSH // close(2) has nothing to wait for
 	}
 }
@@ -105,7 +108,7 @@ const spliceFrom = 64 << 10
 
 // Read answers read(2) and the kernel's read-ahead. buf is as long as what is asked for.
 func (fs *filesystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	r, err := fs.beginWaiting("read", &in.InHeader, cancel)
+	r, err := fs.beginWaiting(opRead, &in.InHeader, cancel)
 	if err != nil {
 		return nil, r.end(err)
 	}
@@ -135,7 +138,7 @@ func (fs *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (u
 	if in.WriteFlags&fuse.WRITE_CACHE != 0 {
 		begin = fs.beginUnchecked
 	}
-	r, err := begin("write", &in.InHeader)
+	r, err := begin(opWrite, &in.InHeader)
 	if err != nil {
 		return 0, r.end(err)
 	}
@@ -156,12 +159,13 @@ func (fs *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (u
 		return 0, r.end(err)
 	}
 	fs.bytesWritten.Add(uint64(n))
+	open.written.Add(int64(n))
 	return uint32(n), r.end(nil)
 }
 
 // Flush is called at each close(2) of a descriptor, which returns its error.
 func (fs *filesystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
-	r, err := fs.begin("flush", &in.InHeader)
+	r, err := fs.begin(opFlush, &in.InHeader)
 	if err != nil {
 		return r.end(err)
 	}
@@ -174,7 +178,7 @@ func (fs *filesystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 
 // Fsync answers fsync(2) and fdatasync(2), which are the same here.
 func (fs *filesystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
-	r, err := fs.begin("fsync", &in.InHeader)
+	r, err := fs.begin(opFsync, &in.InHeader)
 	if err != nil {
 		return r.end(err)
 	}
@@ -187,7 +191,7 @@ func (fs *filesystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 
 // Release closes a handle when its last descriptor has been closed. Nobody waits for the answer, so an error is logged.
 func (fs *filesystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
-	r, err := fs.beginUnchecked("release", &in.InHeader)
+	r, err := fs.beginUnchecked(opRelease, &in.InHeader)
 	if err == nil {
 		err = fs.handles.removeFile(in.Fh, in.NodeId)
 	}
@@ -196,7 +200,7 @@ func (fs *filesystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 
 // Fallocate answers fallocate(2).
 func (fs *filesystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
-	r, err := fs.beginChange("fallocate", &in.InHeader)
+	r, err := fs.beginChange(opFallocate, &in.InHeader)
 	if err != nil {
 		return r.end(err)
 	}
@@ -239,7 +243,7 @@ func allocateMode(mode uint32) (blobstore.AllocateMode, error) {
 
 // Lseek answers lseek(2) with SEEK_DATA and SEEK_HOLE; the kernel does the others itself.
 func (fs *filesystem) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
-	r, err := fs.beginWaiting("lseek", &in.InHeader, cancel)
+	r, err := fs.beginWaiting(opLseek, &in.InHeader, cancel)
 	if err != nil {
 		return r.end(err)
 	}
@@ -274,7 +278,7 @@ const maxCopy = 256 << 20
 func (fs *filesystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
 	header := in.InHeader
 	header.NodeId = in.NodeIdOut
-	r, err := fs.beginChange("copy_file_range", &header)
+	r, err := fs.beginChange(opCopyFileRange, &header)
 	if err != nil {
 		return 0, r.end(err)
 	}
@@ -299,5 +303,6 @@ func (fs *filesystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn)
 	if err != nil {
 		return 0, r.end(err)
 	}
+	dst.written.Add(n)
 	return uint32(n), r.end(nil)
 }

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"log/slog"
+	"math"
 	"os"
 	"slices"
 	"sync"
@@ -29,6 +30,7 @@ type filesystem struct {
 	suspended   atomic.Pointer[error] // why nothing is answered; nil: it is
 	frozen      atomic.Bool           // being unmounted while in use: what is open may be read, no more
 	handles     handles
+	paths       *paths
 	watchers    sync.WaitGroup // goroutines of interruptible
 
 	requests, faults        atomic.Uint64
@@ -38,19 +40,23 @@ type filesystem struct {
 	notes   []string // guarded by notesMu
 }
 
-// newFilesystem makes the file system of one drive, whose owner is shown as whoever mounts. NewMany gives it another root.
+// newFilesystem makes the file system of one drive, whose owner is shown as whoever mounts.
 func newFilesystem(one blobstore.Drive, o Options) *filesystem {
+	return newFilesystemAt(&drive{Drive: one, ids: newIDs(one, uint32(os.Geteuid()), uint32(os.Getegid()))}, math.MaxUint64, o)
+}
+
+// newFilesystemAt makes a file system with a root, in whose node ids the bits of inoMask are the ino.
+func newFilesystemAt(root *drive, inoMask uint64, o Options) *filesystem {
 	fs := &filesystem{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
+		root:          root,
 		timeout:       o.Timeout,
 		readOnly:      o.ReadOnly,
 		passthrough:   o.Passthrough,
 		log:           o.Logger,
-		handles:       newHandles(),
+		paths:         newPaths(inoMask),
 	}
-	if one != nil {
-		fs.root = &drive{Drive: one, ids: newIDs(one, uint32(os.Geteuid()), uint32(os.Getegid()))}
-	}
+	fs.handles = newHandles(fs.recordClosed)
 	return fs
 }
 
@@ -77,7 +83,7 @@ func (fs *filesystem) stop() {
 
 // StatFs answers statfs(2). The figures are the drive's; they come from its memory.
 func (fs *filesystem) StatFs(cancel <-chan struct{}, header *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
-	r, err := fs.beginWaiting("statfs", header, cancel)
+	r, err := fs.beginWaiting(opStatfs, header, cancel)
 	if err != nil {
 		return r.end(err)
 	}

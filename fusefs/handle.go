@@ -14,6 +14,7 @@ import (
 // outdated one leads to nothing.
 type handles struct {
 	passthrough passthrough
+	closed      func(*openFile) // is told of each file that was closed
 
 	mu    sync.RWMutex
 	last  uint64               // guarded by mu, as the rest
@@ -24,9 +25,12 @@ type handles struct {
 
 // openFile is one open regular file.
 type openFile struct {
-	file     blobstore.File
-	node     *openNode
-	writable bool
+	file      blobstore.File
+	node      *openNode
+	writable  bool
+	truncated bool         // when it was opened
+	caller    uint32       // who opened it
+	written   atomic.Int64 // bytes
 
 	closing sync.Mutex // held by Unmount to sync the file and by Release to close it
 	closed  bool       // guarded by closing
@@ -72,22 +76,23 @@ type openNode struct {
 	plain      time.Time  // when it was last seen without bits to clear (privileges.go); guarded by privileges
 }
 
-func newHandles() handles {
+func newHandles(closed func(*openFile)) handles {
 	return handles{
-		files: make(map[uint64]*openFile),
-		dirs:  make(map[uint64]*openDir),
-		nodes: make(map[uint64]*openNode),
+		closed: closed,
+		files:  make(map[uint64]*openFile),
+		dirs:   make(map[uint64]*openDir),
+		nodes:  make(map[uint64]*openNode),
 	}
 }
 
-// addFile gives an open file of the node id its handle. made says that the node is new.
-func (h *handles) addFile(d *drive, id uint64, attr *blobstore.Attr, file blobstore.File, writable, made bool) (uint64, *openNode) {
+// addFile gives an open file of the node id its handle, and sets f.node. made says that the node is new.
+func (h *handles) addFile(d *drive, id uint64, attr *blobstore.Attr, f *openFile, made bool) uint64 {
 	d.hold()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	node := h.nodes[id]
 	if node == nil {
-		node = &openNode{id: id, drive: d, ino: attr.Ino, made: made, backing: h.passthrough.register(file, attr)}
+		node = &openNode{id: id, drive: d, ino: attr.Ino, made: made, backing: h.passthrough.register(f.file, attr)}
 		if made && !hasPrivileges(attr.Mode) {
 			node.plain = time.Now()
 		}
@@ -95,8 +100,9 @@ func (h *handles) addFile(d *drive, id uint64, attr *blobstore.Attr, file blobst
 	}
 	node.opens++
 	h.last++
-	h.files[h.last] = &openFile{file: file, node: node, writable: writable}
-	return h.last, node
+	f.node = node
+	h.files[h.last] = f
+	return h.last
 }
 
 // removeFile takes a handle back and closes its file.
@@ -114,8 +120,15 @@ func (h *handles) removeFile(handle, id uint64) error {
 		h.passthrough.unregister(f.node.backing)
 	}
 	h.mu.Unlock()
+	return h.close(f)
+}
+
+// close closes a file that has no handle any more.
+func (h *handles) close(f *openFile) error {
 	defer f.node.drive.release()
-	return f.close()
+	err := f.close()
+	h.closed(f)
+	return err
 }
 
 // file finds an open file of a node.
@@ -199,10 +212,9 @@ func (h *handles) closeAll() []error {
 	defer h.mu.Unlock()
 	var errs []error
 	for _, f := range h.files {
-		if err := f.close(); err != nil {
+		if err := h.close(f); err != nil {
 			errs = append(errs, err)
 		}
-		f.node.drive.release()
 	}
 	for _, d := range h.dirs {
 		if err := d.dir.Close(); err != nil {

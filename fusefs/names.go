@@ -1,6 +1,8 @@
 package fusefs
 
 import (
+	"context"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
@@ -13,8 +15,9 @@ func (r *request) callerIDs(caller *fuse.InHeader) (uid, gid uint32) {
 }
 
 // makeNode makes a node, for which the kernel has applied the umask, in the folder that a request is about. node says what it is, other than whose.
-func (fs *filesystem) makeNode(operation string, caller *fuse.InHeader, name string, node blobstore.NewNode, out *fuse.EntryOut) fuse.Status {
-	r, err := fs.beginChange(operation, caller)
+func (fs *filesystem) makeNode(op *operation, caller *fuse.InHeader, name string, node blobstore.NewNode, out *fuse.EntryOut) fuse.Status {
+	r, err := fs.beginChange(op, caller)
+	r.at.name = name
 	if err != nil {
 		return r.end(err)
 	}
@@ -23,27 +26,27 @@ func (fs *filesystem) makeNode(operation string, caller *fuse.InHeader, name str
 	if err != nil {
 		return r.endNode(err)
 	}
-	return r.end(r.fillEntry(out, &attr))
+	return r.end(r.fillEntry(out, &attr, r.at))
 }
 
 // Mknod answers mknod(2), also for regular files.
 func (fs *filesystem) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
-	return fs.makeNode("mknod", &in.InHeader, name, blobstore.NewNode{Mode: in.Mode, Rdev: in.Rdev}, out)
+	return fs.makeNode(opMknod, &in.InHeader, name, blobstore.NewNode{Mode: in.Mode, Rdev: in.Rdev}, out)
 }
 
 // Mkdir answers mkdir(2).
 func (fs *filesystem) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
-	return fs.makeNode("mkdir", &in.InHeader, name, blobstore.NewNode{Mode: unix.S_IFDIR | in.Mode&permissions}, out)
+	return fs.makeNode(opMkdir, &in.InHeader, name, blobstore.NewNode{Mode: unix.S_IFDIR | in.Mode&permissions}, out)
 }
 
 // Symlink answers symlink(2). The link's own mode means nothing and is always the same, symlink(7).
 func (fs *filesystem) Symlink(_ <-chan struct{}, header *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
-	return fs.makeNode("symlink", header, name, blobstore.NewNode{Mode: unix.S_IFLNK | 0o777, Target: target}, out)
+	return fs.makeNode(opSymlink, header, name, blobstore.NewNode{Mode: unix.S_IFLNK | 0o777, Target: target}, out)
 }
 
 // Readlink answers readlink(2).
 func (fs *filesystem) Readlink(cancel <-chan struct{}, header *fuse.InHeader) ([]byte, fuse.Status) {
-	r, err := fs.beginWaiting("readlink", header, cancel)
+	r, err := fs.beginWaiting(opReadlink, header, cancel)
 	if err != nil {
 		return nil, r.end(err)
 	}
@@ -56,7 +59,9 @@ func (fs *filesystem) Readlink(cancel <-chan struct{}, header *fuse.InHeader) ([
 
 // Link answers link(2).
 func (fs *filesystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
-	r, err := fs.beginChange("link", &in.InHeader)
+	r, err := fs.beginChange(opLink, &in.InHeader)
+	r.saw(in.Oldnodeid)
+	r.at, r.to = fs.paths.place(in.Oldnodeid), place{in.NodeId, name}
 	if err != nil {
 		return r.end(err)
 	}
@@ -68,30 +73,41 @@ func (fs *filesystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out 
 	if err != nil {
 		return r.endNode(err)
 	}
-	return r.end(r.fillEntry(out, &attr))
+	return r.end(r.fillEntry(out, &attr, r.to))
 }
 
 // Unlink answers unlink(2).
 func (fs *filesystem) Unlink(_ <-chan struct{}, header *fuse.InHeader, name string) fuse.Status {
-	r, err := fs.beginChange("unlink", header)
-	if err == nil {
-		err = r.drive.Unlink(r.ctx, r.ino, name)
-	}
-	return r.end(err)
+	return fs.remove(opUnlink, header, name, blobstore.Drive.Unlink)
 }
 
 // Rmdir answers rmdir(2).
 func (fs *filesystem) Rmdir(_ <-chan struct{}, header *fuse.InHeader, name string) fuse.Status {
-	r, err := fs.beginChange("rmdir", header)
+	return fs.remove(opRmdir, header, name, blobstore.Drive.Rmdir)
+}
+
+// remove removes a name from the folder that a request is about.
+func (fs *filesystem) remove(
+	op *operation, header *fuse.InHeader, name string, from func(blobstore.Drive, context.Context, blobstore.Ino, string) error,
+) fuse.Status {
+	r, err := fs.beginChange(op, header)
+	r.at.name = name
 	if err == nil {
-		err = r.drive.Rmdir(r.ctx, r.ino, name)
+		err = from(r.drive, r.ctx, r.ino, name)
+	}
+	if err == nil {
+		r.saw(fs.paths.removed(r.at))
 	}
 	return r.end(err)
 }
 
+// saw takes note of the node that a request is found to have been about; 0: it is not known.
+func (r *request) saw(node uint64) { _, r.subject = r.fs.split(node) }
+
 // Rename answers renameat2(2).
 func (fs *filesystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
-	r, err := fs.beginChange("rename", &in.InHeader)
+	r, err := fs.beginChange(opRename, &in.InHeader)
+	r.at.name, r.to = oldName, place{in.Newdir, newName}
 	if err != nil {
 		return r.end(err)
 	}
@@ -103,11 +119,15 @@ func (fs *filesystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newN
 	if err != nil {
 		return r.end(err)
 	}
-	return r.end(r.drive.Rename(r.ctx, blobstore.Rename{
+	err = r.drive.Rename(r.ctx, blobstore.Rename{
 		Parent: r.ino, Name: oldName,
 		NewParent: newParent, NewName: newName,
 		Mode: mode,
-	}))
+	})
+	if err == nil {
+		r.saw(fs.paths.moved(r.at, r.to, mode == blobstore.RenameExchange))
+	}
+	return r.end(err)
 }
 
 // sameDrive returns the ino of another node that a request is about, which must be of the same drive.

@@ -19,34 +19,42 @@ import (
 
 // A request is one question of the kernel being answered. Its context ends at the deadline.
 type request struct {
-	fs    *filesystem
-	name  string // of the operation, for the log
-	node  uint64
-	drive *drive // which has the node; held until the end; nil if it could not be found
-	ino   blobstore.Ino
-	ctx   context.Context
-	stop  context.CancelFunc
+	fs     *filesystem
+	op     *operation
+	caller uint32 // user id on this machine
+	node   uint64
+	drive  *drive // which has the node; held until the end; nil if it could not be found
+	ino    blobstore.Ino
+	ctx    context.Context
+	stop   context.CancelFunc
+
+	// What is recorded of it (audit.go).
+	at      place         // what it is about; unless it is said otherwise the node
+	to      place         // the new name, of a rename or link
+	subject blobstore.Ino // what has the name at; 0: not known
 }
 
 // begin starts a request that runs to its end or its deadline even if the caller is killed: one that changes something, which
 // must not be torn. The error says why it can't be answered: end does so.
-func (fs *filesystem) begin(name string, header *fuse.InHeader) (request, error) {
-	r := fs.newRequest(name, header)
-	return r, r.locate()
+func (fs *filesystem) begin(op *operation, header *fuse.InHeader) (request, error) {
+	r := fs.newRequest(op, header)
+	err := r.locate()
+	return r, err
 }
 
 // beginWaiting starts a request that is also given up when the caller is killed: one that only looks.
-func (fs *filesystem) beginWaiting(name string, header *fuse.InHeader, cancel <-chan struct{}) (request, error) {
-	r := fs.newRequest(name, header)
+func (fs *filesystem) beginWaiting(op *operation, header *fuse.InHeader, cancel <-chan struct{}) (request, error) {
+	r := fs.newRequest(op, header)
 	if cancel != nil {
 		r.ctx = &interruptible{Context: r.ctx, stop: r.stop, fs: fs, interrupt: cancel, caller: header.Pid}
 	}
-	return r, r.locate()
+	err := r.locate()
+	return r, err
 }
 
 // beginChange starts a request that changes something, unless nothing may be changed here.
-func (fs *filesystem) beginChange(name string, header *fuse.InHeader) (request, error) {
-	r, err := fs.begin(name, header)
+func (fs *filesystem) beginChange(op *operation, header *fuse.InHeader) (request, error) {
+	r, err := fs.begin(op, header)
 	if err == nil && (fs.readOnly || fs.frozen.Load()) {
 		err = blobstore.ErrReadOnly
 	}
@@ -55,17 +63,17 @@ func (fs *filesystem) beginChange(name string, header *fuse.InHeader) (request, 
 
 // beginUnchecked starts a request that is answered whether or not the session lasts: what is open is closed, and what the
 // kernel holds was written while that was allowed.
-func (fs *filesystem) beginUnchecked(name string, header *fuse.InHeader) (request, error) {
-	r := fs.newRequest(name, header)
+func (fs *filesystem) beginUnchecked(op *operation, header *fuse.InHeader) (request, error) {
+	r := fs.newRequest(op, header)
 	var err error
 	r.drive, r.ino, err = fs.find(r.ctx, r.node)
 	return r, err
 }
 
-func (fs *filesystem) newRequest(name string, header *fuse.InHeader) request {
+func (fs *filesystem) newRequest(op *operation, header *fuse.InHeader) request {
 	fs.requests.Add(1)
 	ctx, stop := context.WithTimeout(context.Background(), fs.timeout)
-	return request{fs: fs, name: name, node: header.NodeId, ctx: ctx, stop: stop}
+	return request{fs: fs, op: op, caller: header.Uid, node: header.NodeId, at: place{folder: header.NodeId}, ctx: ctx, stop: stop}
 }
 
 // locate finds the drive and the node that a request is about, unless the drive, or the mount, is suspended.
@@ -87,10 +95,11 @@ func (r *request) end(err error) fuse.Status {
 	if r.drive != nil {
 		defer r.drive.release()
 	}
-	if err == nil {
+	errno := errnoOf(err)
+	r.record(errno)
+	if errno == 0 {
 		return fuse.OK
 	}
-	errno := errnoOf(err)
 	if isFault(errno) {
 		r.fs.faults.Add(1)
 	}
@@ -99,7 +108,7 @@ func (r *request) end(err error) fuse.Status {
 		if r.fs.many == nil {
 			number = r.fs.root.ID()
 		}
-		r.fs.log.LogAttrs(context.Background(), slog.LevelError, "request failed", slog.String("operation", r.name),
+		r.fs.log.LogAttrs(context.Background(), slog.LevelError, "request failed", slog.String("operation", r.op.name),
 			slog.Uint64("drive", uint64(number)), slog.Uint64("ino", uint64(ino)),
 			slog.String("errno", unix.ErrnoName(errno)), slog.String("error", err.Error()))
 	}

@@ -29,12 +29,18 @@ const maxDropping = 32
 // Suspend answers every request that needs a drive with err, until Resume: the session that the mount is for has ended, and err
 // is the one of package auth that says how. It returns when the kernel has no content any more.
 func (m *Mount) Suspend(err error) {
-	m.fs.suspended.Store(&err)
+	if m.fs.suspended.Swap(&err) == nil {
+		m.fs.recordSession(err)
+	}
 	m.dropContent(func(*drive) bool { return true })
 }
 
 // Resume answers requests again, but of drives that are suspended for themselves. What is open can be used on.
-func (m *Mount) Resume() { m.fs.suspended.Store(nil) }
+func (m *Mount) Resume() {
+	if m.fs.suspended.Swap(nil) != nil {
+		m.fs.recordSession(nil)
+	}
+}
 
 // SuspendDrive is Suspend for one drive of a mount of many, open or not, until ResumeDrive. It does nothing in a mount of one.
 func (m *Mount) SuspendDrive(id blobstore.DriveID, err error) {
@@ -86,8 +92,8 @@ func (m *drives) suspend(number blobstore.DriveID, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.ended[number] = err
-	if d := m.opened[number]; d != nil {
-		d.suspended.Store(&err)
+	if d := m.opened[number]; d != nil && d.suspended.Swap(&err) == nil {
+		d.recordSession(err)
 	}
 }
 
@@ -95,7 +101,7 @@ func (m *drives) resume(number blobstore.DriveID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.ended, number)
-	if d := m.opened[number]; d != nil {
-		d.suspended.Store(nil)
+	if d := m.opened[number]; d != nil && d.suspended.Swap(nil) != nil {
+		d.recordSession(nil)
 	}
 }

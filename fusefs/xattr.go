@@ -31,7 +31,7 @@ func checkXattr(name string) error {
 
 // GetXAttr answers getxattr(2). With no room in dest it answers how much there should be.
 func (fs *filesystem) GetXAttr(cancel <-chan struct{}, header *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
-	r, err := fs.beginWaiting("getxattr", header, cancel)
+	r, err := fs.beginWaiting(opGetxattr, header, cancel)
 	if err != nil {
 		return 0, r.end(err)
 	}
@@ -50,7 +50,7 @@ func (fs *filesystem) GetXAttr(cancel <-chan struct{}, header *fuse.InHeader, na
 
 // ListXAttr answers listxattr(2): the names, each with a NUL after it.
 func (fs *filesystem) ListXAttr(cancel <-chan struct{}, header *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
-	r, err := fs.beginWaiting("listxattr", header, cancel)
+	r, err := fs.beginWaiting(opListxattr, header, cancel)
 	if err != nil {
 		return 0, r.end(err)
 	}
@@ -79,7 +79,7 @@ func putXattr(r *request, dest, value []byte) (uint32, fuse.Status) {
 
 // SetXAttr answers setxattr(2).
 func (fs *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, value []byte) fuse.Status {
-	r, err := fs.beginChange("setxattr", &in.InHeader)
+	r, err := fs.beginChange(opSetxattr, &in.InHeader)
 	if err != nil {
 		return r.end(err)
 	}
@@ -109,7 +109,7 @@ func xattrMode(flags uint32) (blobstore.XattrMode, error) {
 
 // RemoveXAttr answers removexattr(2).
 func (fs *filesystem) RemoveXAttr(_ <-chan struct{}, header *fuse.InHeader, name string) fuse.Status {
-	r, err := fs.beginChange("removexattr", header)
+	r, err := fs.beginChange(opRemovexattr, header)
 	if err != nil {
 		return r.end(err)
 	}
