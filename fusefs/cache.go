@@ -56,7 +56,7 @@ func (d *drive) convertAttr(out *fuse.Attr, id uint64, a *blobstore.Attr) {
 		Ino:     id,
 		Size:    uint64(a.Size),
 		Blocks:  uint64(a.Blocks()),
-		Mode:    a.Mode,
+		Mode:    d.modeOf(a),
 		Nlink:   a.Nlink,
 		Owner:   fuse.Owner{Uid: d.ids.uid(a.UID), Gid: d.ids.gid(a.GID)},
 		Rdev:    a.Rdev,
@@ -65,6 +65,16 @@ func (d *drive) convertAttr(out *fuse.Attr, id uint64, a *blobstore.Attr) {
 	out.Atime, out.Atimensec = splitTime(a.AtimeNs)
 	out.Mtime, out.Mtimensec = splitTime(a.MtimeNs)
 	out.Ctime, out.Ctimensec = splitTime(a.CtimeNs)
+}
+
+// modeOf is the mode that a node is shown with. In a mount of many drives the folder of each is its user's alone, whatever its mode
+// says: a web application may have made it, with a mode that was never meant for the users of this machine.
+func (d *drive) modeOf(a *blobstore.Attr) uint32 {
+	const others = 0o077
+	if d.many != nil && a.Ino == blobstore.RootIno {
+		return a.Mode &^ others
+	}
+	return a.Mode
 }
 
 // splitTime gives nanoseconds since 1970 as the kernel wants them: whole seconds, negative before 1970 though the type is

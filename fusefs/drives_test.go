@@ -301,6 +301,20 @@ func TestOwnersOfManyDrivesAreShownAsTheirUsers(t *testing.T) {
 	}
 }
 
+func TestTheFolderOfADriveAmongManyIsItsUsersAloneWhateverItsMode(t *testing.T) {
+	mounted, dir := mountMany(t, newManyDrives(t, "anna"), Options{})
+	anna := filepath.Join(dir, "anna")
+	must(t, os.Chmod(anna, 0o755))
+	for range 2 { // as the kernel knows it, and as it is looked up anew
+		info, err := os.Stat(anna)
+		must(t, err)
+		if got := info.Mode().Perm(); got != 0o700 {
+			t.Errorf("got mode %o, want 700", got)
+		}
+		mounted.server.EntryNotify(uint64(blobstore.RootIno), "anna")
+	}
+}
+
 func TestIdleDrivesAreClosedAndOpenedAgain(t *testing.T) {
 	var users []auth.UserID
 	for i := range 2 * maxOpenDrives {

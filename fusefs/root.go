@@ -54,6 +54,7 @@ func (f *rootFolder) Lookup(ctx context.Context, parent blobstore.Ino, name stri
 	if err != nil {
 		return blobstore.Attr{}, err
 	}
+	attr.Mode = d.modeOf(&attr)
 	attr.UID, attr.GID = d.ids.uid(attr.UID), d.ids.gid(attr.GID)
 	attr.Ino, err = rootOf(d.number)
 	return attr, err
