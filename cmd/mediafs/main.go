@@ -19,7 +19,13 @@ import (
 // version is set when the program is built: -ldflags '-X main.version=1.2.3'.
 var version string
 
-func main() { os.Exit(int(run(os.Args, os.Stdout, os.Stderr))) }
+func main() {
+	if err := shield(); err != nil {
+		tell(os.Stderr, err.Error())
+		os.Exit(int(exitFailed))
+	}
+	os.Exit(int(run(os.Args, os.Stdout, os.Stderr)))
+}
 
 // run is the program: it does what the arguments say and tells an error as one line on stderr.
 func run(args []string, stdout, stderr io.Writer) exitCode {
