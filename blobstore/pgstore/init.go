@@ -92,6 +92,9 @@ func initialise(ctx context.Context, conn *pgx.Conn, o InitOptions) (InitReport,
 	if err := makeRoles(ctx, conn); err != nil {
 		return report, err
 	}
+	if err := allowHiding(ctx, conn); err != nil {
+		return report, err
+	}
 	var err error
 	if report.Before, err = version(ctx, conn); err != nil && !errors.Is(err, ErrNotInitialised) {
 		return report, err

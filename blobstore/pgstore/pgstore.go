@@ -93,6 +93,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	config.ConnConfig.ConnectTimeout = connectTimeout
 	config.ConnConfig.RuntimeParams["application_name"] = "mediafs"
 	config.AfterConnect = stepDown
+	asParameters(config.ConnConfig)
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, addressError(err)
@@ -122,8 +123,12 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// stepDown makes a new connection one that the policies bind, or refuses it with ErrPrivilege.
+// stepDown makes a new connection one that the policies bind and whose secrets the server does not log, or refuses it with
+// ErrPrivilege.
 func stepDown(ctx context.Context, c *pgx.Conn) error {
+	if err := hideParameters(ctx, c); err != nil {
+		return err
+	}
 	var schema, above, member bool
 	err := c.QueryRow(ctx, `
 		select to_regnamespace('mediafs') is not null,

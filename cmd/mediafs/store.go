@@ -63,8 +63,10 @@ func parseStore(s string) (storeAddress, error) {
 	case "file":
 		u, err := url.Parse(s)
 		switch {
-		case err != nil:
-			return bad("store "+s, "is not a URL", "use a plain path")
+		case err != nil: // it could have a password in it, and so could what url.Parse says
+			return bad("store file:…", "is not a URL", "use a plain path")
+		case u.User != nil:
+			return bad("store file:…", "has a user in it", "use a plain path")
 		case u.Host != "" && u.Host != "localhost":
 			return bad("store "+s, fmt.Sprintf("names the machine %q", u.Host), "write file:/// and the folder's absolute path")
 		case !filepath.IsAbs(u.Path):

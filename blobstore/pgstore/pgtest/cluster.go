@@ -266,6 +266,9 @@ func (c *Cluster) Kill() error {
 	return c.end(syscall.SIGKILL)
 }
 
+// Log is the last of what the server has logged, tailLines lines at most. The server runs.
+func (c *Cluster) Log() string { return c.server.log.String() }
+
 // Restart stops the server, ending its clients' connections, and starts it.
 func (c *Cluster) Restart() error {
 	if err := c.Stop(Fast); err != nil {
