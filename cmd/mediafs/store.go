@@ -62,24 +62,29 @@ func parseStore(s string) (storeAddress, error) {
 		return storeAddress{folder: folder, shown: folder}, nil
 	case "file":
 		u, err := url.Parse(s)
+		shown := "store " + s
+		if strings.Contains(s, "@") { // what is before it could be a password
+			shown = "store file:…"
+		}
 		switch {
-		case err != nil: // it could have a password in it, and so could what url.Parse says
-			return bad("store file:…", "is not a URL", "use a plain path")
+		case err != nil:
+			return bad(shown, "is not a URL", "use a plain path")
 		case u.User != nil:
-			return bad("store file:…", "has a user in it", "use a plain path")
+			return bad(shown, "has a user in it", "use a plain path")
 		case u.Host != "" && u.Host != "localhost":
-			return bad("store "+s, fmt.Sprintf("names the machine %q", u.Host), "write file:/// and the folder's absolute path")
+			return bad(shown, fmt.Sprintf("names the machine %q", u.Host), "write file:/// and the folder's absolute path")
 		case !filepath.IsAbs(u.Path):
-			return bad("store "+s, "is not absolute", "write file:/// and the folder's absolute path, or use a plain path")
+			return bad(shown, "is not absolute", "write file:/// and the folder's absolute path, or use a plain path")
 		case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-			return bad("store "+s, "has a '?' or '#' in it", "use a plain path")
+			return bad(shown, "has a '?' or '#' in it", "use a plain path")
 		}
 		folder := filepath.Clean(u.Path)
 		return storeAddress{folder: folder, shown: folder}, nil
 	case "postgres", "postgresql":
 		u, err := url.Parse(s)
-		if err != nil || !strings.HasPrefix(s[len(kind):], "://") {
-			// What url.Parse says would show parts of the password.
+		if err != nil || !strings.HasPrefix(s[len(kind):], "://") || strings.Contains(u.EscapedPath(), "@") || strings.Contains(s, "#") {
+			// What url.Parse says would show parts of the password; and behind a '/', '?' or '#' of its own it is taken for
+			// something else.
 			return bad("store "+kind+"://…", "is not a URL", "write "+kind+"://user@host/database, with special characters of the user and the password as %XX")
 		}
 		return storeAddress{database: s, shown: withoutPassword(u)}, nil
@@ -93,14 +98,24 @@ func withoutPassword(u *url.URL) string {
 	if _, ok := u.User.Password(); ok {
 		shown.User = url.User(u.User.Username())
 	}
-	query := u.Query()
-	if slices.ContainsFunc(secretParameters, query.Has) {
-		for _, name := range secretParameters {
-			query.Del(name)
+	var public []string
+	for _, parameter := range strings.Split(u.RawQuery, "&") {
+		if !isSecret(parameter) {
+			public = append(public, parameter)
 		}
-		shown.RawQuery = query.Encode()
 	}
+	shown.RawQuery = strings.Join(public, "&")
 	return shown.String()
+}
+
+// parameterName matches the name of a parameter of a connection.
+var parameterName = regexp.MustCompile(`^[A-Za-z_.]+$`)
+
+// isSecret says whether a parameter, as it is written, is not to be shown: it is a password, or can't be read as what is none.
+func isSecret(parameter string) bool {
+	name, _, _ := strings.Cut(parameter, "=")
+	name, err := url.QueryUnescape(name)
+	return err != nil || !parameterName.MatchString(name) || strings.Contains(parameter, ";") || slices.Contains(secretParameters, name)
 }
 
 // failed is an error of this store. Whatever the driver wrote into it, the password is not.
@@ -132,9 +147,14 @@ func (a storeAddress) secrets() []string {
 	}
 	secrets := []string{a.database, u.User.String() + "@"}
 	for _, parameter := range strings.Split(u.RawQuery, "&") { // as written, and decoded
-		name, value, _ := strings.Cut(parameter, "=")
-		if slices.Contains(secretParameters, name) && value != "" {
-			secrets = append(secrets, parameter, name+"="+u.Query().Get(name))
+		_, value, _ := strings.Cut(parameter, "=")
+		if isSecret(parameter) && value != "" {
+			secrets = append(secrets, parameter)
+		}
+	}
+	for _, name := range secretParameters {
+		if value := u.Query().Get(name); value != "" {
+			secrets = append(secrets, name+"="+value)
 		}
 	}
 	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -35,7 +36,7 @@ func TestParseStoreTakesFoldersAndDatabases(t *testing.T) {
 		"postgresql://u@h:5433/d":                  {database: "postgresql://u@h:5433/d", shown: "postgresql://u@h:5433/d"},
 		"postgres://u:p%40w@h/d":                   {database: "postgres://u:p%40w@h/d", shown: "postgres://u@h/d"},
 		"postgres:///d?host=/tmp/x":                {database: "postgres:///d?host=/tmp/x", shown: "postgres:///d?host=/tmp/x"},
-		"postgres:///d?host=/t&password=pw&user=u": {database: "postgres:///d?host=/t&password=pw&user=u", shown: "postgres:///d?host=%2Ft&user=u"},
+		"postgres:///d?host=/t&password=pw&user=u": {database: "postgres:///d?host=/t&password=pw&user=u", shown: "postgres:///d?host=/t&user=u"},
 	} {
 		got, err := parseStore(s)
 		if err != nil || got != want {
@@ -106,6 +107,40 @@ func TestAPasswordIsNeverShown(t *testing.T) {
 			}
 		}
 	}
+}
+
+func FuzzParseStore(f *testing.F) {
+	for _, around := range [][2]string{
+		{"postgres://anna:", "@db/media"}, {"postgres://anna:1/", "@db/media"}, {"postgres://anna:a@", "@db/media"}, {"postgres://anna:%zz", "@db/media"},
+		{"postgres://db/media?password=", ""}, {"postgres://db/media?%70assword=", "&a=b"}, {"postgres://db/media?password=", ";a"},
+		{"postgres://db/media?password=a#", ""}, {"postgres:anna:", "@db"}, {"mysql://root:", "@db"}, {"file://anna:", "@host/x"}, {"POSTGRES://a:?", "@b"},
+	} {
+		f.Add(around[0], around[1])
+	}
+	const password = "hunter2Secret"
+	// What is before it makes it a password, or part of one: as libpq would read the whole, up to the last @ of what is no query.
+	before := regexp.MustCompile(`^(?i:postgres|postgresql|mysql|file):(//)?[a-z]*:[^?&@]*$|^(?i:postgres|postgresql)://[a-z]*/[a-z]*\?([a-z]*=[a-z]*&)*(%70|p)assword=[^&]*$`)
+	f.Fuzz(func(t *testing.T, head, tail string) {
+		if !before.MatchString(head) || !strings.Contains(head, "assword=") && !strings.Contains(tail, "@") || strings.Contains(tail, password) {
+			return
+		}
+		s := head + password + tail
+		a, err := parseStore(s)
+		if err != nil {
+			if strings.Contains(err.Error(), password) {
+				t.Errorf("%q: got %v", s, err)
+			}
+			return
+		}
+		for what, got := range map[string]string{"shown": a.String(), "an error": a.failed(errors.New("can't use " + s)).Error()} {
+			if strings.Contains(got, password) {
+				t.Errorf("%q, %s: got %q", s, what, got)
+			}
+		}
+		if again, err := parseStore(a.raw()); err != nil || again != a {
+			t.Errorf("%q: read again it is %+v, %v", s, again, err)
+		}
+	})
 }
 
 func TestAWarningSaysThatPsShowsThePassword(t *testing.T) {
