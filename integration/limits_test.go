@@ -266,8 +266,8 @@ func TestAFullQuotaIsTold(t *testing.T) {
 	wrapper := filepath.Join(s.dir, "with-quota")
 	// -D: the program keeps its own process, so that it is told to end like any other. -u: fusermount3 gets its rights only
 	// when root is who traces it.
-	check(t, os.WriteFile(wrapper, []byte("#!/bin/sh\nexec "+strace+" -D -f -u nobody -qq -o /dev/null -e trace=pwrite64,fallocate "+
-		"-e inject=pwrite64,fallocate:error=EDQUOT "+path+` "$@"`+"\n"), 0o755))
+	writeProgram(t, wrapper, "#!/bin/sh\nexec "+strace+" -D -f -u nobody -qq -o /dev/null -e trace=pwrite64,fallocate "+
+		"-e inject=pwrite64,fallocate:error=EDQUOT "+path+` "$@"`+"\n")
 	traced := *s
 	traced.person = person{home: s.person.home}
 	m := traced.mountWith(t, wrapper, alice, s.mountpoint(t))

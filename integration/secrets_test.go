@@ -75,7 +75,7 @@ func TestAMountKeepsItsSecrets(t *testing.T) {
 			}
 		})
 		wrapper := filepath.Join(s.dir, "front")
-		check(t, os.WriteFile(wrapper, []byte("#!/bin/bash\n"+environment+"export MEDIAFS_TOKEN=$(cat bob.token); exec "+path+" mount --log-level debug "+front+"\n"), 0o755))
+		writeProgram(t, wrapper, "#!/bin/bash\n"+environment+"export MEDIAFS_TOKEN=$(cat bob.token); exec "+path+" mount --log-level debug "+front+"\n")
 		m := s.mountWith(t, wrapper, bob, front)
 		for _, point := range []string{daemon, front} {
 			s.person.shell(t, point, "echo x >f; cat f; mkdir d; mv f d; ! cat none 2>/dev/null; ! mkdir d 2>/dev/null; df . >/dev/null").ok(t)
