@@ -15,11 +15,12 @@ type drive struct {
 	suspended atomic.Pointer[error] // why nothing of it is answered; nil: it is
 
 	// What follows is of the drives that a mount of many opens and closes.
-	many *drives // nil: it is open as long as the mount
-	name blobstore.DriveName
-	keep bool
-	uses atomic.Int64  // requests under way and open handles; it is not closed while there are any
-	used atomic.Uint64 // when it was last let go, in drives.clock
+	many  *drives // nil: it is open as long as the mount
+	name  blobstore.DriveName
+	keep  bool
+	again bool          // it was closed in between: the kernel may know nodes by number that a store of folders has to be shown again
+	uses  atomic.Int64  // requests under way and open handles; it is not closed while there are any
+	used  atomic.Uint64 // when it was last let go, in drives.clock
 }
 
 // hold keeps a drive open until release. Whoever calls it holds the drive already, or drives.mu.

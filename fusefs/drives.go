@@ -81,7 +81,7 @@ type drives struct {
 
 	mu      sync.RWMutex
 	opened  map[blobstore.DriveID]*drive              // guarded by mu, as the rest
-	closing map[blobstore.DriveID]chan struct{}       // closed when the drive is
+	idled   map[blobstore.DriveID]chan struct{}       // of those that were closed when idle, last: closed when that was done
 	names   map[blobstore.DriveID]blobstore.DriveName // of all that were ever shown
 	numbers map[blobstore.DriveName]blobstore.DriveID // likewise
 	ended   map[blobstore.DriveID]error               // of those that are suspended, open or not: why
@@ -100,7 +100,7 @@ func newDrives(shown Drives, o Options) *drives {
 		timeout:  o.Timeout,
 		log:      o.Logger,
 		opened:   make(map[blobstore.DriveID]*drive),
-		closing:  make(map[blobstore.DriveID]chan struct{}),
+		idled:    make(map[blobstore.DriveID]chan struct{}),
 		names:    make(map[blobstore.DriveID]blobstore.DriveName),
 		numbers:  make(map[blobstore.DriveName]blobstore.DriveID),
 		ended:    make(map[blobstore.DriveID]error),
@@ -197,14 +197,14 @@ func (m *drives) openNow(name blobstore.DriveName) (blobstore.DriveID, error) {
 	m.mu.RLock()
 	number := m.numbers[name]
 	_, opened := m.opened[number]
-	closing := m.closing[number]
+	idled := m.idled[number]
 	m.mu.RUnlock()
 	if opened {
 		return number, nil
 	}
-	if closing != nil {
+	if idled != nil {
 		select {
-		case <-closing:
+		case <-idled:
 		case <-ctx.Done():
 			return 0, context.Cause(ctx)
 		}
@@ -238,6 +238,7 @@ func (m *drives) add(name blobstore.DriveName, shown Shown) error {
 	if ended := m.ended[d.number]; ended != nil {
 		d.suspended.Store(&ended)
 	}
+	d.again = m.idled[d.number] != nil
 	m.opened[d.number] = d
 	if !d.keep {
 		m.passing.Add(1)
@@ -282,24 +283,21 @@ func (m *drives) closeIdle() {
 		case <-m.stopping:
 			return
 		}
-		for d := m.takeIdle(); d != nil; d = m.takeIdle() {
+		for d, closed := m.takeIdle(); d != nil; d, closed = m.takeIdle() {
 			ctx, cancel := context.WithTimeout(context.Background(), m.timeout)
 			if err := d.Close(ctx); err != nil { // nothing was pending
 				m.log.Error("close an idle drive", "drive", d.name, "error", err)
 			}
 			cancel()
-			m.mu.Lock()
-			close(m.closing[d.number])
-			delete(m.closing, d.number)
-			m.mu.Unlock()
+			close(closed)
 		}
 	}
 }
 
-// takeIdle takes the drive out that is to be closed next, if any. Until it is closed it is not opened again.
-func (m *drives) takeIdle() *drive {
+// takeIdle takes the drive out that is to be closed next, if any. It is not opened again before the channel is closed.
+func (m *drives) takeIdle() (*drive, chan struct{}) {
 	if m.passing.Load() <= maxOpenDrives {
-		return nil
+		return nil, nil
 	}
 	m.mu.Lock() // nobody comes to hold a drive meanwhile
 	defer m.mu.Unlock()
@@ -310,12 +308,13 @@ func (m *drives) takeIdle() *drive {
 		}
 	}
 	if oldest == nil {
-		return nil
+		return nil, nil
 	}
 	delete(m.opened, oldest.number)
 	m.passing.Add(-1)
-	m.closing[oldest.number] = make(chan struct{})
-	return oldest
+	closed := make(chan struct{})
+	m.idled[oldest.number] = closed
+	return oldest, closed
 }
 
 // stop ends what goes on in the background. Nothing is asked any more.

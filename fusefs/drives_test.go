@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,12 +13,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"mediafs/auth"
 	"mediafs/blobstore"
+	"mediafs/blobstore/dirstore"
 	"mediafs/blobstore/memstore"
 )
 
@@ -62,6 +65,9 @@ func (m *manyDrives) Open(ctx context.Context, name blobstore.DriveName) (Shown,
 	if err := m.refused[name]; err != nil {
 		return Shown{}, err
 	}
+	if m.open[name] != 0 {
+		return Shown{}, fmt.Errorf("drive %s is opened though it is open", name)
+	}
 	d, err := m.store.OpenDrive(ctx, admin, name)
 	if err != nil {
 		return Shown{}, err
@@ -84,9 +90,6 @@ func (m *manyDrives) openNow() []blobstore.DriveName {
 	for name, n := range m.open {
 		if n != 0 {
 			names = append(names, name)
-		}
-		if n > 1 {
-			panic(fmt.Sprintf("drive %s is open %d times", name, n))
 		}
 	}
 	slices.Sort(names)
@@ -113,12 +116,21 @@ type countedDrive struct {
 	name     blobstore.DriveName
 	of       *manyDrives
 	pending  atomic.Int64
+	gone     atomic.Bool // it is closed
 	closeErr error
+}
+
+func (d *countedDrive) Attr(ctx context.Context, ino blobstore.Ino) (blobstore.Attr, error) {
+	if d.gone.Load() {
+		return blobstore.Attr{}, fmt.Errorf("drive %s is used after it was closed", d.name)
+	}
+	return d.Drive.Attr(ctx, ino)
 }
 
 func (d *countedDrive) PendingBytes() int64            { return d.pending.Load() }
 func (d *countedDrive) Preserve(context.Context) error { return nil }
 func (d *countedDrive) Close(ctx context.Context) error {
+	d.gone.Store(true)
 	d.of.mu.Lock()
 	d.of.open[d.name]--
 	d.of.mu.Unlock()
@@ -369,6 +381,59 @@ func TestIdleDrivesAreClosedAndOpenedAgain(t *testing.T) {
 	}
 }
 
+// folderDrives are the drives of a store of folders.
+type folderDrives struct{ store *dirstore.Store }
+
+func (folderDrives) List(context.Context, blobstore.DriveID, func(blobstore.DriveInfo) bool) error {
+	return nil
+}
+
+func (f folderDrives) Open(ctx context.Context, name blobstore.DriveName) (Shown, error) {
+	d, err := f.store.Open(ctx, auth.Session{User: auth.UserID(name), Role: auth.RoleUser})
+	if err != nil {
+		return Shown{}, err
+	}
+	return Shown{ID: d.ID(), Drive: d}, nil
+}
+
+// A store of folders knows nodes by the way that led to them. What it does not know any more it must not take for missing.
+func TestNodesThatAReopenedDriveDoesNotKnowAreStale(t *testing.T) {
+	root := t.TempDir()
+	must(t, dirstore.Init(root))
+	store, err := dirstore.Open(root, discard)
+	must(t, err)
+	t.Cleanup(func() { must(t, store.Close()) })
+	m, dir := mountMany(t, folderDrives{store}, Options{})
+	sub := filepath.Join(dir, "first", "sub")
+	must(t, os.Mkdir(sub, 0o755))
+	must(t, os.WriteFile(filepath.Join(sub, "file"), []byte("found"), 0o644))
+	folder, err := unix.Open(sub, unix.O_PATH|unix.O_DIRECTORY, 0)
+	must(t, err)
+	defer unix.Close(folder)
+	first := m.fs.many.holdOpenedNamed("first")
+	first.release()
+	for i := range 2 * maxOpenDrives {
+		_, err := os.Stat(filepath.Join(dir, fmt.Sprintf("user%03d", i)))
+		must(t, err)
+	}
+	var idled chan struct{}
+	for begun := time.Now(); idled == nil && time.Since(begun) < patience; {
+		m.fs.many.mu.RLock()
+		idled = m.fs.many.idled[first.number]
+		m.fs.many.mu.RUnlock()
+	}
+	soon(t, "the closing of the first drive", idled)
+
+	_, err = unix.Openat(folder, "another file", unix.O_RDONLY, 0)
+	wantErr(t, "a name in a folder that the drive does not know", err, unix.ESTALE)
+	got, err := os.ReadFile(filepath.Join(sub, "file"))
+	if string(got) != "found" || err != nil {
+		t.Errorf("by its path: got %q, %v, want the file", got, err)
+	}
+	_, err = unix.Openat(folder, "another file", unix.O_RDONLY, 0)
+	wantErr(t, "a name that is not there", err, unix.ENOENT)
+}
+
 func TestDrivesWithSomethingPendingStayOpen(t *testing.T) {
 	var users []auth.UserID
 	for i := range 2 * maxOpenDrives {
@@ -391,6 +456,42 @@ func TestDrivesWithSomethingPendingStayOpen(t *testing.T) {
 	}
 	m.stop()
 	must(t, m.closeAll(t.Context()))
+}
+
+func TestDrivesInUseAreNotClosed(t *testing.T) {
+	var users []auth.UserID
+	for i := range maxOpenDrives + 20 {
+		users = append(users, auth.UserID(fmt.Sprintf("user%03d", i)))
+	}
+	many := newManyDrives(t, users...)
+	many.closed = make(chan blobstore.DriveName, 1<<20)
+	m := newDrives(many, Options{Logger: discard}.withDefaults())
+	var using sync.WaitGroup
+	for worker := range uint64(8) {
+		using.Go(func() {
+			random := rand.New(rand.NewPCG(worker, 0))
+			for range 1000 {
+				d, err := m.holdNamed(t.Context(), blobstore.DriveName(users[random.IntN(len(users))]))
+				if err == nil {
+					_, err = d.Attr(t.Context(), blobstore.RootIno)
+					d.release()
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	using.Wait()
+	if many.timesOpened() <= len(users) {
+		t.Error("no drive was closed meanwhile")
+	}
+	m.stop()
+	must(t, m.closeAll(t.Context()))
+	if open := many.openNow(); len(open) != 0 {
+		t.Errorf("%q are still open", open)
+	}
 }
 
 func TestADriveIsOpenedOnceForAllWhoWaitForIt(t *testing.T) {

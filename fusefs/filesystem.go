@@ -14,8 +14,8 @@ import (
 	"mediafs/blobstore"
 )
 
-// filesystem answers the kernel's requests out of one drive, or of many. Its exported methods are those of fuse.RawFileSystem, spread over the
-// files of this package by what they are about. What it does not have, the embedded default refuses with ENOSYS, which the
+// filesystem answers the kernel's requests out of one drive, or of many. Its exported methods are those of fuse.RawFileSystem,
+// spread over the files of this package by what they are about. What it does not have, the embedded default refuses with ENOSYS, which the
 // kernel remembers: file locks it then keeps itself, access(2) it answers itself from modes and owners, O_TMPFILE is EOPNOTSUPP,
 // ioctl ENOTTY.
 type filesystem struct {

@@ -2,9 +2,10 @@ package fusefs
 
 import "mediafs/blobstore"
 
-// ids shows a drive's owner as a user of this machine, who is the one who mounted where it is not said otherwise, and that user as the drive's owner: the two change places, for users
-// and for groups, and every other number stays. That maps numbers one to one, so chown and stat agree, and each method is its
-// own inverse: it serves for what goes to the kernel and for what comes from it.
+// ids shows a drive's owner as a user of this machine, who is the one who mounted where it is not said otherwise, and that user
+// as the drive's owner: the two change places, for users and for groups, and every other number stays. That maps numbers one to
+// one, so chown and stat agree, and each method is its own inverse: it serves for what goes to the kernel and for what comes from
+// it.
 type ids struct {
 	ownerUID, ownerGID uint32 // on the drive
 	mountUID, mountGID uint32 // on this machine

@@ -1,6 +1,8 @@
 package fusefs
 
 import (
+	"errors"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"mediafs/blobstore"
@@ -18,6 +20,11 @@ func (fs *filesystem) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name
 	if err != nil {
 		if r.drive == fs.root && fs.many != nil {
 			r.isAbout(blobstore.DriveName(name))
+		}
+		if r.drive.again && errors.Is(err, blobstore.ErrNotExist) {
+			if _, gone := r.drive.Attr(r.ctx, r.ino); gone != nil {
+				return r.endNode(gone) // nobody can say what is in a folder that is not known any more
+			}
 		}
 		return r.end(err)
 	}

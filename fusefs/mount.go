@@ -1,8 +1,9 @@
 // Package fusefs shows a blobstore.Drive, or many of them, to the kernel as a file system.
 //
 // A request travels one straight way: the kernel asks, a method of the type filesystem decodes what it asks, finds the drive and
-// the node (drive.go), calls one method of the drive and encodes the answer. There is no tree here: the kernel knows nodes by the drive's own numbers
-// (nodeid.go), and so memory does not grow with the number of nodes that it has seen. What is kept is what is open (handle.go).
+// the node (drive.go), calls one method of the drive and encodes the answer. There is no tree here: the kernel knows nodes by the
+// drive's own numbers (nodeid.go), and so memory does not grow with the number of nodes that it has seen. What is kept is what is
+// open (handle.go), and for the audit log (audit.go) a bounded memory of where nodes were seen (paths.go).
 //
 // The kernel checks modes and owners itself (default_permissions), keeps file locks itself, and remembers names and attributes
 // for as long as cache.go says. Every request has a deadline (request.go), every error one errno (errno.go).

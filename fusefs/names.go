@@ -14,7 +14,8 @@ func (r *request) callerIDs(caller *fuse.InHeader) (uid, gid uint32) {
 	return r.drive.ids.uid(caller.Uid), r.drive.ids.gid(caller.Gid)
 }
 
-// makeNode makes a node, for which the kernel has applied the umask, in the folder that a request is about. node says what it is, other than whose.
+// makeNode makes a node in the folder that a request is about. node says what it is, other than whose; the kernel has applied the
+// umask.
 func (fs *filesystem) makeNode(op *operation, caller *fuse.InHeader, name string, node blobstore.NewNode, out *fuse.EntryOut) fuse.Status {
 	r, err := fs.beginChange(op, caller)
 	r.at.name = name

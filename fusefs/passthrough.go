@@ -11,9 +11,9 @@ import (
 	"mediafs/blobstore"
 )
 
-// passthrough has the kernel read and write the plain files behind a drive itself (Linux 6.9 and later), if that is asked for. The kernel wants one
-// backing file for all opens of a node, and either all of them passed through or none (fs/fuse/iomode.c), so the decision is
-// made by a node's first open and kept in openNode.
+// passthrough has the kernel read and write the plain files behind a drive itself (Linux 6.9 and later), if that is asked for.
+// The kernel wants one backing file for all opens of a node, and either all of them passed through or none (fs/fuse/iomode.c), so
+// the decision is made by a node's first open and kept in openNode.
 type passthrough struct {
 	server *fuse.Server          // nil: the kernel does not offer it, or has refused for good
 	note   func(sentence string) // nil: it is not asked for

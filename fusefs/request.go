@@ -116,8 +116,8 @@ func (r *request) end(err error) fuse.Status {
 }
 
 // endNode is end for a request in which ErrNotExist can only mean a node that the kernel knows by number, not a name. If that node
-// is not there, the name it was found by is out of date: ESTALE has the kernel look the name up again, where ENOENT would tell the program that there is no such file
-// though another mount has just put a new one in its place.
+// is not there, the name it was found by is out of date: ESTALE has the kernel look the name up again, where ENOENT would tell the
+// program that there is no such file though another mount has just put a new one in its place.
 func (r *request) endNode(err error) fuse.Status {
 	if errors.Is(err, blobstore.ErrNotExist) {
 		err = fmt.Errorf("%w: %w", blobstore.ErrStale, err)
