@@ -64,12 +64,21 @@ func (p *pretender) awaits(t *testing.T, n int) {
 	}
 }
 
+// othersSession is an answer about another token.
+const othersSession = `{"session":{"token":"x","userId":"bob","expiresAt":"2099-01-01T00:00:00Z"},"user":{"id":"bob"}}`
+
+// offBy answers well, by a clock that is wrong.
+func offBy(wrong time.Duration) http.HandlerFunc {
+	return signedInUntil(time.Now().Add(24*time.Hour), func() time.Time { return time.Now().Add(wrong) })
+}
+
 // signedInUntil answers that the session is carol's, and of what the application's clock says.
 func signedInUntil(expires time.Time, clock func() time.Time) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Date", clock().UTC().Format(http.TimeFormat))
-		_, _ = fmt.Fprintf(w, `{"session":{"token":%q,"userId":"carol","expiresAt":%q},"user":{"id":"carol"}}`, pretendersToken, expires.UTC().Format(time.RFC3339Nano))
+		_, _ = fmt.Fprintf(w, `{"session":{"token":%q,"userId":"carol","expiresAt":%q},"user":{"id":"carol"}}`,
+			pretendersToken, expires.UTC().Format(time.RFC3339Nano))
 	}
 }
 
@@ -92,9 +101,9 @@ var noAnswers = map[string]struct {
 	"an error":                     {answering(http.StatusInternalServerError, "application/json", "null"), "500 Internal Server Error"},
 	"an error of a proxy":          {answering(http.StatusBadGateway, "text/html", "<html>"), "502 Bad Gateway"},
 	"an answer cut short":          {answering(http.StatusOK, "application/json", `{"session":`), "not what Better Auth answers"},
-	"another's session":            {answering(http.StatusOK, "application/json", `{"session":{"token":"x","userId":"bob","expiresAt":"2099-01-01T00:00:00Z"},"user":{"id":"bob"}}`), "another token"},
-	"a clock an hour ahead":        {signedInUntil(time.Now().Add(24*time.Hour), func() time.Time { return time.Now().Add(time.Hour) }), "1h0m0s behind"},
-	"a clock that is an hour late": {signedInUntil(time.Now().Add(24*time.Hour), func() time.Time { return time.Now().Add(-time.Hour) }), "1h0m0s ahead"},
+	"another's session":            {answering(http.StatusOK, "application/json", othersSession), "another token"},
+	"a clock an hour ahead":        {offBy(time.Hour), "1h0m0s behind"},
+	"a clock that is an hour late": {offBy(-time.Hour), "1h0m0s ahead"},
 	"silence":                      {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "not within"},
 	"a line that is cut":           {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "EOF"},
 }

@@ -126,7 +126,8 @@ func TestADriveGivesNoRights(t *testing.T) {
 		}
 		visitor := nobody(t)
 		r.untouched(t, func() {
-			if got := visitor.run(t, r.bob.point, "./id").ok(t); !strings.HasPrefix(got, "uid=65534") || strings.Contains(got, "euid=0") || strings.Contains(got, "egid=0") {
+			got := visitor.run(t, r.bob.point, "./id").ok(t)
+			if !strings.HasPrefix(got, "uid=65534") || strings.Contains(got, "euid=0") || strings.Contains(got, "egid=0") {
 				t.Errorf("the program runs as %q", got)
 			}
 			r.person.run(t, r.bob.point, "cp", "/bin/cat", "cat").ok(t)

@@ -294,10 +294,12 @@ func TestNothingMovesFromDriveToDrive(t *testing.T) {
 func TestANameIsOneNameWhateverItLooksLike(t *testing.T) {
 	onEachRaid(t, func(t *testing.T, r *raid) {
 		names := []string{
-			"a\u2215b", "a\u2044b", "a\uff0fb", `a\b`, `..\alice`, `\\alice\share`, "...", ". ", ".. ", " ", "%2f", "..%2falice", "%00", "con", "NUL.txt", "a:b", "C:",
+			"a\u2215b", "a\u2044b", "a\uff0fb", `a\b`, `..\alice`, `\\alice\share`, "...", ". ", ".. ", " ", "%2f",
+			"..%2falice", "%00", "con", "NUL.txt", "a:b", "C:",
 			"new\nline", "\r", "\t", "\x1b[2J\x1b]0;title\x07", "\x01\x7f", "\u202egnp.exe", "\u200b", "\ufeffbom", "e\u0301", "\u00e9",
 			"\xff\xfe", "\xc0\xaf", "\xed\xa0\x80", "\xc3", "a\xf0\x9f", "-rf", "--", "$(touch x)", "`id`", "';--", `"`, "*", "~", "~root", "lost+found",
-			"alice", "bob", "public", ".mediafs", "secret-" + marker, "same-number", strings.Repeat("\xff", 255), strings.Repeat("x", 255), strings.Repeat("\u00e9", 127) + "x",
+			"alice", "bob", "public", ".mediafs", "secret-" + marker, "same-number",
+			strings.Repeat("\xff", 255), strings.Repeat("x", 255), strings.Repeat("\u00e9", 127) + "x",
 		}
 		slices.Sort(names)
 		tooLong := []string{strings.Repeat("x", 256), strings.Repeat("\u00e9", 128), strings.Repeat("y", 4000)}

@@ -139,7 +139,9 @@ func (s *store) controlKeeps(t *testing.T, dir string, secrets []string) {
 		t.Fatalf("there are %d sockets in %s, want 2", len(sockets), dir)
 	}
 	for _, socket := range sockets {
-		for _, request := range []string{"GET /status", "POST /status", "GET /unmount", "GET /", "GET /debug/vars", "GET /../../etc/passwd", "BREW /status"} {
+		for _, request := range []string{
+			"GET /status", "POST /status", "GET /unmount", "GET /", "GET /debug/vars", "GET /../../etc/passwd", "BREW /status",
+		} {
 			conn, err := net.DialTimeout("unix", socket, deadline)
 			check(t, err)
 			check(t, conn.SetDeadline(time.Now().Add(deadline)))
@@ -208,7 +210,9 @@ func TestErrorsKeepSecrets(t *testing.T) {
 	s := newStore(t, postgres, person{})
 	alice := s.addUser(t, "alice")
 	token := alice.token(t)
-	almost := []string{token + "x", token[:len(token)-1], "Bearer " + token, token + "." + token, strings.ToUpper(token), "mfs_" + token, token + "\n" + token}
+	almost := []string{
+		token + "x", token[:len(token)-1], "Bearer " + token, token + "." + token, strings.ToUpper(token), "mfs_" + token, token + "\n" + token,
+	}
 	socket, err := url.Parse(s.database)
 	check(t, err)
 	host := socket.Query().Get("host")
@@ -231,12 +235,17 @@ func TestErrorsKeepSecrets(t *testing.T) {
 	for _, address := range []string{
 		"postgres://app:" + password + "@127.0.0.1:1/db", "postgres://app@127.0.0.1:1/db?password=" + password,
 		"postgres://app:" + password + "@127.0.0.1:1/db?password=" + password + "&sslmode=nonsense", "postgres://app:" + password + "@host:port/db",
-		"postgres://app:" + password + "%zz@127.0.0.1:1/db", "postgres:app:" + password + "@127.0.0.1/db", "postgres://app:" + password + "@/nowhere?host=" + host,
+		"postgres://app:" + password + "%zz@127.0.0.1:1/db", "postgres:app:" + password + "@127.0.0.1/db",
+		"postgres://app:" + password + "@/nowhere?host=" + host,
 		"postgres://nobody:" + password + "@/postgres?host=" + host, "postgres://:" + password + "@[::1/db", "mysql://root:" + password + "@localhost/db",
-		"postgresql://app:" + password + "@127.0.0.1:1/db?connect_timeout=x", "postgres://app@127.0.0.1:1/db?sslkey=/nowhere&sslcert=/nowhere&sslpassword=" + password,
+		"postgresql://app:" + password + "@127.0.0.1:1/db?connect_timeout=x",
+		"postgres://app@127.0.0.1:1/db?sslkey=/nowhere&sslcert=/nowhere&sslpassword=" + password,
 		"file://app:" + password + "@host/x", "https://app:" + password + "@example.org",
 	} {
-		for _, command := range [][]string{{"init"}, {"user", "list"}, {"user", "add", "carol"}, {"mount", "--token-file", alice.tokenFile, point}, {"mount", "--daemon", "--token-file", alice.tokenFile, point}} {
+		for _, command := range [][]string{
+			{"init"}, {"user", "list"}, {"user", "add", "carol"},
+			{"mount", "--token-file", alice.tokenFile, point}, {"mount", "--daemon", "--token-file", alice.tokenFile, point},
+		} {
 			say([]string{"MEDIAFS_STORE=" + address}, command...)
 		}
 		say(nil, "user", "list", "--store", address)
@@ -274,8 +283,11 @@ func TestTheDatabasesLogHasNoToken(t *testing.T) {
 		_, err := super.Exec(context.Background(), sql)
 		check(t, err)
 	}
-	for _, setting := range []string{"log_statement = 'all'", "log_min_duration_statement = 0", "log_min_error_statement = 'debug5'",
-		"log_parameter_max_length = -1", "log_parameter_max_length_on_error = -1", "log_error_verbosity = 'verbose'", "track_activity_query_size = '64kB'"} {
+	for _, setting := range []string{
+		"log_statement = 'all'", "log_min_duration_statement = 0", "log_min_error_statement = 'debug5'",
+		"log_parameter_max_length = -1", "log_parameter_max_length_on_error = -1", "log_error_verbosity = 'verbose'",
+		"track_activity_query_size = '64kB'",
+	} {
 		exec("ALTER SYSTEM SET " + setting)
 	}
 	check(t, super.Close(context.Background()))

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -101,7 +102,10 @@ func TestOwnersComeBackUnchangedFromAnotherMachinesUser(t *testing.T) {
 		}
 		expect := func(m *mount, own string) {
 			t.Helper()
-			for path, want := range map[string]string{"": own, "own": own, "dir": own, "link": own, "given": "1234:5678", "swapped": "1234:" + strings.Split(own, ":")[1]} {
+			_, group, _ := strings.Cut(own, ":")
+			for path, want := range map[string]string{
+				"": own, "own": own, "dir": own, "link": own, "given": "1234:5678", "swapped": "1234:" + group,
+			} {
 				got := strings.TrimSpace(m.s.person.run(t, m.point, "stat", "-c", "%u:%g", "./"+path).ok(t))
 				if got != want {
 					t.Errorf("mounted by user %d, %q is %s's, want %s's", m.s.person.uid, path, got, want)
@@ -142,7 +146,8 @@ func (s *store) owned(t *testing.T) string {
 		return person{}.run(t, filepath.Join(s.root, "alice"), "find", ".", "-printf", `%p %U:%G %m, `).ok(t)
 	}
 	var rows string
-	check(t, s.connect(t).QueryRow(t.Context(), `SELECT string_agg(format('%s %s:%s %s', ino, uid, gid, mode), ', ' ORDER BY ino) FROM mediafs.nodes`).Scan(&rows))
+	const query = `SELECT string_agg(format('%s %s:%s %s', ino, uid, gid, mode), ', ' ORDER BY ino) FROM mediafs.nodes`
+	check(t, s.connect(t).QueryRow(context.Background(), query).Scan(&rows))
 	return rows
 }
 
@@ -158,12 +163,15 @@ func TestAFoldersDriveIsClosedInTheStoreToo(t *testing.T) {
 			t.Errorf("%s has mode %v, want 0700", path, info.Mode())
 		}
 	}
+	read := func(path ...string) func() error {
+		return opening(unix.AT_FDCWD, filepath.Join(append([]string{r.root}, path...)...), unix.OpenHow{Flags: unix.O_RDONLY})
+	}
 	r.untouched(t, func() {
 		nobody(t).on(t, func() {
 			attempts(t, []attempt{
-				{"list alice's folder", opening(unix.AT_FDCWD, filepath.Join(r.root, "alice"), unix.OpenHow{Flags: unix.O_RDONLY}), unix.EACCES},
-				{"read her file", opening(unix.AT_FDCWD, filepath.Join(r.root, "alice", "same-number"), unix.OpenHow{Flags: unix.O_RDONLY}), unix.EACCES},
-				{"read the accounts", opening(unix.AT_FDCWD, filepath.Join(r.root, ".mediafs", "accounts.json"), unix.OpenHow{Flags: unix.O_RDONLY}), unix.EACCES},
+				{"list alice's folder", read("alice"), unix.EACCES},
+				{"read her file", read("alice", "same-number"), unix.EACCES},
+				{"read the accounts", read(".mediafs", "accounts.json"), unix.EACCES},
 			})
 		})
 	})
