@@ -61,7 +61,7 @@ func (t Tables) plural() Tables {
 }
 
 // SessionSQL returns a SELECT that finds the session of the token p_token, expired or not. It is to be embedded in a function
-// whose parameter is "p_token text", and needs no search path. It has no row for an unknown token, and otherwise one with
+// whose parameter is "p_token text", and names the schema of everything, so it needs no search path and no caller's can lead it astray. It has no row for an unknown token, and otherwise one with
 //
 //	user_id text, role text ('admin' or 'user'), expires_at timestamptz, banned boolean
 //
@@ -74,36 +74,36 @@ func (t Tables) SessionSQL() string {
 	session := func(name string) string { return "s." + quote(name) }
 	user := func(name string) string { return "u." + quote(name) }
 
-	role := "'user'::text"
+	role := "'user'::pg_catalog.text"
 	if t.User.Role != "" {
-		role = "CASE WHEN 'admin' = ANY (string_to_array(replace(" + user(t.User.Role) + "::text, ' ', ''), ',')) THEN 'admin' ELSE 'user' END"
+		role = "CASE WHEN 'admin' OPERATOR(pg_catalog.=) ANY (pg_catalog.string_to_array(pg_catalog.replace(" + user(t.User.Role) + "::pg_catalog.text, ' ', ''), ',')) THEN 'admin' ELSE 'user' END"
 	}
 	banned := "false"
 	if t.User.Banned != "" {
 		banned = "coalesce(" + user(t.User.Banned) + ", false)"
 		if t.User.BanExpires != "" {
-			banned += " AND coalesce(" + instant(user(t.User.BanExpires)) + " > now(), true)"
+			banned += " AND coalesce(" + instant(user(t.User.BanExpires)) + " OPERATOR(pg_catalog.>) pg_catalog.now(), true)"
 		}
 	}
-	sameUser := user(t.User.ID) + "::text = " + session(t.Session.UserID) + "::text"
+	sameUser := user(t.User.ID) + "::pg_catalog.text OPERATOR(pg_catalog.=) " + session(t.Session.UserID) + "::pg_catalog.text"
 	if t.SameIDs {
-		sameUser = user(t.User.ID) + " = " + session(t.Session.UserID)
+		sameUser = user(t.User.ID) + " OPERATOR(pg_catalog.=) " + session(t.Session.UserID)
 	}
 	return strings.Join([]string{
-		"SELECT " + user(t.User.ID) + "::text AS user_id,",
+		"SELECT " + user(t.User.ID) + "::pg_catalog.text AS user_id,",
 		"       " + role + " AS role,",
 		"       " + instant(session(t.Session.ExpiresAt)) + " AS expires_at,",
 		"       " + banned + " AS banned",
 		"FROM " + quote(t.Schema, t.Session.Table) + " AS s",
 		"JOIN " + quote(t.Schema, t.User.Table) + " AS u ON " + sameUser,
-		"WHERE " + session(t.Session.Token) + " = p_token",
+		"WHERE " + session(t.Session.Token) + " OPERATOR(pg_catalog.=) p_token",
 	}, "\n")
 }
 
 // instant makes a timestamptz of a timestamp of either type. extract(epoch) takes one without a time zone to be in UTC, where a
 // cast would take it to be in the time zone of the connection.
 func instant(expression string) string {
-	return "to_timestamp(extract(epoch FROM " + expression + "))"
+	return "pg_catalog.to_timestamp(extract(epoch FROM " + expression + "))"
 }
 
 func quote(names ...string) string { return pgx.Identifier(names).Sanitize() }

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"mediafs/auth"
+	"mediafs/blobstore"
 )
 
 // accounts are those in mediafs.accounts, seen by an administrator's login.
@@ -37,7 +38,7 @@ func OpenAccounts(ctx context.Context, url string) (auth.Accounts, error) {
 }
 
 func (a *accounts) Add(ctx context.Context, user auth.UserID, role auth.Role) (auth.Token, error) {
-	if err := user.Check(); err != nil || user == publicName {
+	if err := user.Check(); err != nil || user == auth.UserID(blobstore.PublicDrive) {
 		return auth.Token{}, auth.ErrUserID
 	}
 	if _, err := auth.ParseRole(string(role)); err != nil {

@@ -4,10 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,13 +19,18 @@ import (
 )
 
 // Drive is a drive in the database, attached by one session.
+//
+// A guest's attachment writes nothing, so it has no row in mediafs.mounts and nobody knows what it has open: a file that is removed
+// meanwhile is collected as if it were not, and reading on gives ErrStale.
 type Drive struct {
-	store *Store
-	log   *slog.Logger
-	token auth.Token
-	id    int32
-	chunk int64    // bytes in a chunk
-	mount [16]byte // this attachment's row in mediafs.mounts, a UUID
+	store   *Store
+	log     *slog.Logger
+	session atomic.Pointer[auth.Session] // whose the next transaction is
+	guest   bool
+	wanted  string // mediafs.drive of its transactions: its number, or "" for the session's own
+	id      int32
+	chunk   int64    // bytes in a chunk
+	mount   [16]byte // this attachment's row in mediafs.mounts, a UUID
 
 	numbers numbers
 	usage   usage
@@ -52,37 +57,33 @@ type Drive struct {
 
 var _ blobstore.Drive = (*Drive)(nil)
 
-// publicName is no user's: the public drive has it.
-const publicName = "public"
-
-// Open attaches the drive of the session's user.
-func (s *Store) Open(ctx context.Context, session auth.Session) (blobstore.Drive, error) {
-	if err := session.Check(time.Now()); err != nil {
-		return nil, err
-	}
-	if err := session.User.Check(); err != nil || session.User == publicName {
-		return nil, fmt.Errorf("pgstore: open the drive of %q: %w", session.User, auth.ErrUserID)
-	}
+// attach attaches a drive. find gives its number and the size of its chunks, or no row if there is no such drive for the session.
+func (s *Store) attach(ctx context.Context, session auth.Session, name blobstore.DriveName, find statement) (*Drive, error) {
 	d := &Drive{
 		store:   s,
-		log:     s.log.With("drive", session.User),
-		token:   session.Token,
+		guest:   session.Role == auth.RoleGuest,
 		blobs:   make(map[blobstore.Ino]*blob),
 		collect: make(chan struct{}, 1),
 	}
+	d.session.Store(&session)
+	own := name == ""
+	if own {
+		name = blobstore.DriveName(session.User)
+	}
+	d.log = s.log.With("drive", name)
 	if _, err := rand.Read(d.mount[:]); err != nil {
 		return nil, err
 	}
 	d.life, d.stop = context.WithCancel(context.WithoutCancel(ctx))
-	err := d.run(ctx, "open drive", durably, statement{ // a new drive outlives a crash of the server
-		sql:  "select drive_id, chunk_size from mediafs.open_drive($1, $2, $3)",
-		args: []any{d.token.Reveal(), s.chunkSize, time.Now().UnixNano()},
-		each: func(r pgx.Rows) error { return r.Scan(&d.id, &d.chunk) },
-	})
+	find.each = func(r pgx.Rows) error { return r.Scan(&d.id, &d.chunk) }
+	err := d.run(ctx, "open drive", durably, find)
 	if err == nil && d.id == 0 {
-		err = auth.ErrInvalid
+		err = translate(ctx, "open drive", blobstore.ErrNotExist)
 	}
-	if err == nil {
+	if !own {
+		d.wanted = strconv.Itoa(int(d.id))
+	}
+	if err == nil && !d.guest {
 		err = d.beat(ctx)
 	}
 	if err == nil {
@@ -119,6 +120,9 @@ func (d *Drive) Close(ctx context.Context) error {
 		return errors.Join(errs...)
 	}
 	d.letGo()
+	if d.guest {
+		return nil
+	}
 	err := d.collectAll(ctx)
 	if err == nil {
 		err = d.run(ctx, "close drive", repeating, statement{
@@ -187,7 +191,7 @@ func (d *Drive) open() []int64 {
 // waits does that, because the log is written in order; so it costs a round trip only if there was none.
 func (d *Drive) makeDurable(ctx context.Context) error {
 	commits := d.commits.Load()
-	if d.durable.Load() >= commits {
+	if d.guest || d.durable.Load() >= commits {
 		return nil
 	}
 	err := d.run(ctx, "sync", durably, statement{

@@ -27,6 +27,7 @@ var sentinels = map[string]error{
 	"MF001": auth.ErrInvalid,
 	"MF002": auth.ErrExpired,
 	"MF003": auth.ErrBanned,
+	"MF004": auth.ErrRevoked, // of the role that opened the drive
 	"MF013": blobstore.ErrPermission,
 	"MF020": blobstore.ErrNotDir,
 	"MF021": blobstore.ErrIsDir,

@@ -7,9 +7,7 @@ import (
 )
 
 // Session is one that opens the drive again.
-func (d *Drive) Session() auth.Session {
-	return auth.Session{User: "alice", Role: auth.RoleUser, Token: d.token}
-}
+func (d *Drive) Session() auth.Session { return *d.session.Load() }
 
 // Collect has what was removed taken away now.
 func (d *Drive) Collect(ctx context.Context) error { return d.collectAll(ctx) }

@@ -197,12 +197,27 @@ func readSessions(ctx context.Context, conn *pgx.Conn, names *betterauth.Tables)
 		set local role mediafs_owner;
 		create or replace function mediafs.app_session(p_token text)
 		returns table (user_id text, role text, expires_at timestamptz, banned boolean)
-		language plpgsql stable security definer set search_path = pg_catalog as `+quote+`
+		language plpgsql stable security definer set search_path = pg_catalog, pg_temp as `+quote+`
 		#variable_conflict use_column
 		begin
 			return query `+tables.SessionSQL()+`;
 		end `+quote+`;
-		revoke all on function mediafs.app_session(text) from public;
+		create or replace function mediafs.app_drive(p_token text, p_wanted text) returns integer
+		language plpgsql stable security definer as `+quote+`
+		declare
+			v_role pg_catalog.text;
+			v_expires_at pg_catalog.timestamptz;
+			v_banned pg_catalog.bool;
+			v_own pg_catalog.int4;
+		begin
+			select s.role, s.expires_at, s.banned, d.drive_id into v_role, v_expires_at, v_banned, v_own
+			from (`+tables.SessionSQL()+`) s left join mediafs.drives d on d.owner operator(pg_catalog.=) s.user_id;
+			if not found then
+				raise exception 'mediafs: the token is not known' using errcode = 'MF001';
+			end if;
+			return mediafs.permitted_drive(v_role, v_expires_at, v_banned, v_own, p_wanted);
+		end `+quote+`;
+		revoke all on function mediafs.app_session(text), mediafs.app_drive(text, text) from public;
 		comment on function mediafs.app_session(text) is `+literal(string(comment))+`;
 		commit`)
 	return &tables, err

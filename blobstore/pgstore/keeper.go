@@ -28,6 +28,10 @@ func (d *Drive) keep() {
 		case <-d.collect:
 			d.attempt("collect what was removed", d.collectAll)
 		case <-ticker.C:
+			if d.guest {
+				d.attempt("refresh the usage", func(ctx context.Context) error { return d.usage.refresh(ctx, d) })
+				continue
+			}
 			d.attempt("say that the mount is alive", d.beat)
 			for _, b := range d.pendingBlobs() {
 				if b.pendingSince(time.Now().Add(-storeAfter)) {
@@ -59,6 +63,9 @@ func (d *Drive) beat(ctx context.Context) error {
 
 // collectSoon has the keeper collect.
 func (d *Drive) collectSoon() {
+	if d.guest {
+		return
+	}
 	select {
 	case d.collect <- struct{}{}:
 	default: // it is about to

@@ -34,8 +34,8 @@ type statement struct {
 	each func(pgx.Rows) error
 }
 
-// begin sets, for one transaction, whose it is and whether its commit waits for the disk.
-const begin = "select set_config('mediafs.token', $1, true), set_config('synchronous_commit', $2, true)"
+// begin sets, for one transaction, whose it is, of which drive, and whether its commit waits for the disk.
+const begin = "select set_config('mediafs.token', $1, true), set_config('mediafs.drive', $2, true), set_config('synchronous_commit', $3, true)"
 
 // run does statements as one transaction of the drive's session, in one round trip.
 //
@@ -93,7 +93,7 @@ func (d *Drive) try(ctx context.Context, c commit, statements []statement) error
 		durable = "on"
 	}
 	batch := &pgx.Batch{}
-	batch.Queue(begin, d.token.Reveal(), durable)
+	batch.Queue(begin, credential(*d.session.Load()), d.wanted, durable)
 	for _, s := range statements {
 		batch.Queue(s.sql, s.args...)
 	}
