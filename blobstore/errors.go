@@ -29,3 +29,7 @@ var (
 	ErrNotSupported = errors.New("not supported")                    // EOPNOTSUPP
 	ErrUnavailable  = errors.New("the store can't be reached")       // EIO
 )
+
+// ErrKept is of a Drive.Close that could not store everything and has kept on this machine's disk all that it could not: nothing is lost
+// (see Preserver).
+var ErrKept = errors.New("what was written is kept on this machine")

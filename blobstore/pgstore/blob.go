@@ -30,6 +30,7 @@ type blob struct {
 	attr         blobstore.Attr
 	number       int64            // what its chunks are filed under
 	stored       int64            // the size in the database
+	storedMtime  int64            // mtime there
 	dirty        map[int32]*piece // by chunk
 	complete     int              // pieces of dirty that are whole chunks
 	flight       map[int32]*piece // on its way to the database
@@ -39,6 +40,7 @@ type blob struct {
 	storing      bool             // a background store runs
 	failing      error            // why the last store failed; nil after one that did not
 	lost         error            // why nothing can be stored any more
+	kept         bool             // the spool has bytes of it that are not known to be stored
 	version      uint64           // counts what makes an answer of the database that is on its way old
 	segments     map[int64]*segment
 }
@@ -85,6 +87,7 @@ func (d *Drive) forget(b *blob) {
 	if removed && b.flight == nil {
 		b.discard(0)
 		b.mtimePending = false
+		b.kept = b.kept && b.lost != nil
 	}
 	if b.pending() {
 		return // who stores it calls again
@@ -127,7 +130,7 @@ func (b *blob) truncate(ctx context.Context) error {
 func (b *blob) created(r row) *File {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.loaded, b.attr, b.number = true, r.attr, r.blob
+	b.loaded, b.attr, b.number, b.storedMtime = true, r.attr, r.blob, r.attr.MtimeNs
 	f := &File{blob: b, losses: b.drive.losses.Load()}
 	f.changes.Add(1)
 	return f
@@ -172,7 +175,7 @@ func (b *blob) learn(r row) {
 		b.dropSegments(0, -1) // another mount wrote
 		b.version++
 	}
-	b.loaded, b.number, b.stored = true, r.blob, r.attr.Size
+	b.loaded, b.number, b.stored, b.storedMtime = true, r.blob, r.attr.Size, r.attr.MtimeNs
 	b.attr = b.withPending(r.attr)
 }
 
@@ -327,7 +330,7 @@ func (b *blob) setAttr(ctx context.Context, change blobstore.AttrChange) (blobst
 	if resize || change.Set.Has(blobstore.SetMtime) {
 		b.mtimePending = false // the change has decided what mtime is
 	}
-	b.loaded, b.number, b.stored = true, r.blob, r.attr.Size
+	b.loaded, b.number, b.stored, b.storedMtime = true, r.blob, r.attr.Size, r.attr.MtimeNs
 	b.attr = b.withPending(r.attr)
 	return b.attr, nil
 }

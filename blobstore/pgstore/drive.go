@@ -36,6 +36,7 @@ type Drive struct {
 	usage   usage
 	waiters waiters
 	known   known
+	spool   *spool // nil: nothing is kept
 
 	commits atomic.Uint64 // transactions that committed without waiting for the disk
 	durable atomic.Uint64 // how many of those are known to be on it
@@ -55,7 +56,10 @@ type Drive struct {
 	collect chan struct{}      // says that something was removed
 }
 
-var _ blobstore.Drive = (*Drive)(nil)
+var (
+	_ blobstore.Drive     = (*Drive)(nil)
+	_ blobstore.Preserver = (*Drive)(nil)
+)
 
 // attach attaches a drive. find gives its number and the size of its chunks, or no row if there is no such drive for the session.
 func (s *Store) attach(ctx context.Context, session auth.Session, name blobstore.DriveName, find statement) (*Drive, error) {
@@ -89,6 +93,9 @@ func (s *Store) attach(ctx context.Context, session auth.Session, name blobstore
 	if err == nil {
 		err = d.usage.refresh(ctx, d)
 	}
+	if err == nil && s.spool != "" && session.Role != auth.RoleGuest {
+		err = d.openSpool(ctx, session.User)
+	}
 	if err != nil {
 		d.stop()
 		return nil, err
@@ -103,7 +110,8 @@ func (d *Drive) ID() blobstore.DriveID { return blobstore.DriveID(d.id) }
 // Owner is 0, 0: a drive's own files belong to no user of any machine, and show as whoever mounts it.
 func (d *Drive) Owner() (uid, gid uint32) { return 0, 0 }
 
-// Close stores what is pending and detaches the drive. If the session has ended that is an error only if something is pending.
+// Close stores what is pending and detaches the drive. If the session has ended that is an error only if something is pending; what
+// can't be stored is kept in the spool (blobstore.ErrKept).
 func (d *Drive) Close(ctx context.Context) error {
 	var errs []error
 	for _, b := range d.pendingBlobs() {
@@ -117,9 +125,10 @@ func (d *Drive) Close(ctx context.Context) error {
 	d.stop()
 	d.tasks.Wait()
 	if len(errs) > 0 {
-		return errors.Join(errs...)
+		return d.closeKeeping(errors.Join(errs...))
 	}
 	d.letGo()
+	d.spool.close()
 	if d.guest {
 		return nil
 	}

@@ -38,6 +38,10 @@ func (d *Drive) keep() {
 					b.storeInBackground(everything)
 				}
 			}
+			d.spool.tidy()
+			if d.spool.isLeft() {
+				d.attempt("store what was kept on disk", d.replay)
+			}
 			d.attempt("collect what was removed", d.collectAll)
 			d.attempt("refresh the usage", func(ctx context.Context) error { return d.usage.refresh(ctx, d) })
 		}

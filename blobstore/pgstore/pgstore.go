@@ -38,6 +38,10 @@ type Options struct {
 	PendingBytes   int64 // memory for what is written and not yet stored; 64 MiB
 	ReadAheadBytes int64 // memory for what is read before it is asked for; 32 MiB
 	ChunkSize      int   // of new drives, in bytes; a power of two; 64 KiB
+
+	// Spool is the folder of this machine where Drive.Preserve keeps what could not be stored; it is made if its parent is
+	// there. It must belong to whoever runs this program, and nobody else may enter it. "": nothing is kept.
+	Spool string
 }
 
 func (o *Options) setDefaults() {
@@ -64,6 +68,7 @@ type Store struct {
 	log       *slog.Logger
 	host      string
 	chunkSize int
+	spool     string
 
 	pending   *semaphore.Weighted // bytes of pieces not yet stored
 	readAhead *semaphore.Weighted // bytes of segments
@@ -107,6 +112,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 		log:       o.Logger,
 		host:      host,
 		chunkSize: o.ChunkSize,
+		spool:     o.Spool,
 		pending:   semaphore.NewWeighted(o.PendingBytes),
 		readAhead: semaphore.NewWeighted(o.ReadAheadBytes),
 	}

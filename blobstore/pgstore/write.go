@@ -53,6 +53,14 @@ func (p *piece) add(from, to int) {
 	p.extents = kept
 }
 
+// lay puts what is written of a newer piece of the same chunk on top.
+func (p *piece) lay(newer *piece) {
+	for _, e := range newer.extents {
+		copy(p.data[e.from:e.to], newer.data[e.from:e.to])
+		p.add(e.from, e.to)
+	}
+}
+
 // cut drops what is written at n and after.
 func (p *piece) cut(n int) {
 	kept := p.extents[:0]
@@ -259,9 +267,15 @@ func (b *blob) store(ctx context.Context, w what) error {
 			return err
 		}
 		t, ok := b.takeOff(w)
-		lost := b.lost
+		lost, kept := b.lost, b.kept
+		if !b.pending() && lost == nil {
+			b.kept = false
+		}
 		b.mu.Unlock()
 		if !ok {
+			if kept {
+				b.drive.spool.tidy()
+			}
 			return lost
 		}
 		commits := b.drive.commits.Load()
@@ -321,13 +335,7 @@ func (b *blob) takeOff(w what) (transfer, bool) {
 		delete(b.dirty, idx)
 		start := int64(idx) * chunk
 		for _, e := range p.extents {
-			off := int32(e.from)
-			switch {
-			case p.complete():
-				off = wholeChunk
-			case len(p.extents) == 1 && e.from == 0 && start+int64(e.to) >= b.stored:
-				off = wholeTail
-			}
+			off := b.place(idx, p, e)
 			t.idx, t.off, t.data = append(t.idx, idx), append(t.off, off), append(t.data, p.data[e.from:e.to])
 			t.size = max(t.size, start+int64(e.to))
 		}
@@ -340,6 +348,17 @@ func (b *blob) takeOff(w what) (transfer, bool) {
 		t.mtimeNs = &mtime
 	}
 	return t, true
+}
+
+// place says where in its chunk an extent goes, as transfer.off does. With mu.
+func (b *blob) place(idx int32, p *piece, e extent) int32 {
+	switch {
+	case p.complete():
+		return wholeChunk
+	case len(p.extents) == 1 && e.from == 0 && int64(idx)*b.drive.chunk+int64(e.to) >= b.stored:
+		return wholeTail
+	}
+	return int32(e.from)
 }
 
 // put is one transaction: pieces, size and times.
@@ -366,10 +385,7 @@ func (b *blob) touchDown(t transfer, r row, err error) {
 				if newer.complete() {
 					b.complete--
 				}
-				for _, e := range newer.extents {
-					copy(older.data[e.from:e.to], newer.data[e.from:e.to])
-					older.add(e.from, e.to)
-				}
+				older.lay(newer)
 				b.drive.unreserve(newer.data)
 			}
 			b.dirty[idx] = older
@@ -388,7 +404,7 @@ func (b *blob) touchDown(t transfer, r row, err error) {
 		b.mtimePending = false
 	}
 	b.since = time.Now()
-	b.stored = r.attr.Size
+	b.stored, b.storedMtime = r.attr.Size, r.attr.MtimeNs
 	b.attr = b.withPending(r.attr)
 }
 
