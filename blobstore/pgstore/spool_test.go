@@ -171,7 +171,7 @@ func TestWhatAnEndedSessionCouldNotStoreIsStoredAtTheNextSignIn(t *testing.T) {
 			want[name] = append(want[name], make([]byte, end-len(want[name]))...)
 		}
 		copy(want[name][off:], patch)
-		defer file.Close()
+		t.Cleanup(func() { _ = file.Close() })
 	}
 	endSession(t, url, "alice")
 	if err := d.Close(t.Context()); !errors.Is(err, blobstore.ErrKept) || !errors.Is(err, auth.ErrInvalid) || !strings.Contains(err.Error(), folder) {
@@ -380,7 +380,7 @@ func TestTwoWhoOpenTheDriveAtOnceStoreWhatIsKeptOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer store.Close()
+		t.Cleanup(func() { _ = store.Close() })
 		g.Go(func() error {
 			d, err := store.Open(context.Background(), session)
 			if err == nil {
@@ -508,5 +508,131 @@ func TestWhileTheDatabaseIsAwayClosingKeepsWhatIsPending(t *testing.T) {
 	}
 	if err := d.Close(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAMountKilledWhileItKeepsLeavesTheStateBefore(t *testing.T) {
+	url := newStore(t)
+	session := signIn(t, url, "alice")
+	folder, data := killed(t, url, session)
+	name := spooled(t, folder)[0]
+	whole, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{0, 10, 200_000, len(whole)} { // of the file that is not renamed yet
+		twin := spoolCopy(t, folder)
+		half := strings.Replace(name, folder, twin, 1) + ".new"
+		if err := os.WriteFile(half, whole[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d := detachable(t, url, session, twin)
+		if !bytes.Equal(content(t, d, blobstore.RootIno, "photo"), data) {
+			t.Errorf("killed after %d bytes: the file is not what was kept", n)
+		}
+		if got := spooled(t, twin); len(got) != 0 {
+			t.Errorf("killed after %d bytes: still there: %v", n, got)
+		}
+		if err := d.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestAFileThatAnotherMountRemovedIsFoundAgainWhileTheMountGoesOn(t *testing.T) {
+	url, folder := newStore(t), filepath.Join(t.TempDir(), "spool")
+	session := signIn(t, url, "alice")
+	d := detachable(t, url, session, folder)
+	file, _ := create(t, d, "photo")
+	write(t, file, []byte("pending"), 0)
+	if err := d.Preserve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	execute(t, url, `delete from mediafs.entries where name = 'photo';
+		delete from mediafs.nodes where mode & 61440 = 32768`) // removed, and collected after the mount was taken for dead
+	if err := file.Flush(t.Context()); !errors.Is(err, blobstore.ErrStale) {
+		t.Errorf("flush: got %v, want %v", err, blobstore.ErrStale)
+	}
+	for deadline := time.Now().Add(30 * time.Second); len(found(t, d)) == 0 || len(spooled(t, folder)) > 0; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("what was kept is not in lost+found")
+		}
+	}
+	if got := string(found(t, d)[0]); got != "pending" {
+		t.Errorf("lost+found: got %q, want %q", got, "pending")
+	}
+	if err := errors.Join(file.Close(), d.Close(t.Context())); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestASecondMountLeavesWhatALivingOneKeeps(t *testing.T) {
+	url, folder := newStore(t), filepath.Join(t.TempDir(), "spool")
+	session := signIn(t, url, "alice")
+	one := detachable(t, url, session, folder)
+	file, _ := create(t, one, "photo")
+	write(t, file, []byte("pending"), 0)
+	if err := one.Preserve(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	two := detachable(t, url, session, folder)
+	if got := spooled(t, folder); len(got) != 1 {
+		t.Errorf("got %v, want the first mount's file", got)
+	}
+	if err := errors.Join(two.Close(t.Context()), one.Close(t.Context())); err != nil {
+		t.Error(err)
+	}
+	if got := spooled(t, folder); len(got) != 0 {
+		t.Errorf("still kept: %v", got)
+	}
+}
+
+func TestClosingWithBytesKeptGivesTheirMemoryBack(t *testing.T) {
+	url, folder := newStore(t), filepath.Join(t.TempDir(), "spool")
+	session := signIn(t, url, "alice")
+	store, err := pgstore.Open(t.Context(), url, pgstore.Options{Spool: folder, PendingBytes: 256 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	for range 3 { // each time with all the memory there is
+		drive, err := store.Open(t.Context(), session)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, _, _, err := drive.Create(t.Context(), blobstore.RootIno, "photo", blobstore.NewNode{Mode: unix.S_IFREG | 0o600}, writable)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, file, noise(256<<10, 1), 0)
+		endSession(t, url, "alice")
+		if err := drive.Close(t.Context()); !errors.Is(err, blobstore.ErrKept) {
+			t.Fatalf("close: got %v, want %v", err, blobstore.ErrKept)
+		}
+		renewSession(t, url, session)
+	}
+}
+
+func TestAMountReadsTheUUIDOfItsDriveAloneAndChangesNone(t *testing.T) {
+	url := newStore(t)
+	alice := attach(t, url, signIn(t, url, "alice"), pgstore.Options{})
+	attach(t, url, signIn(t, url, "bob"), pgstore.Options{})
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	if _, err := conn.Exec(t.Context(), "set role mediafs"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), "select set_config('mediafs.token', $1, false)", alice.Session().Token.Reveal()); err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	if err := conn.QueryRow(t.Context(), "select count(uuid) from mediafs.drives").Scan(&n); err != nil || n != 1 {
+		t.Errorf("got %d drives, %v, want 1", n, err)
+	}
+	if _, err := conn.Exec(t.Context(), "update mediafs.drives set uuid = gen_random_uuid()"); err == nil {
+		t.Error("a mount has changed a drive's uuid")
 	}
 }
