@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -93,7 +92,7 @@ func (s *Store) attach(ctx context.Context, session auth.Session, name blobstore
 	if err == nil {
 		err = d.usage.refresh(ctx, d)
 	}
-	if err == nil && s.spool != "" && session.Role != auth.RoleGuest {
+	if err == nil && s.spool != "" && !d.guest {
 		err = d.openSpool(ctx, session.User)
 	}
 	if err != nil {
