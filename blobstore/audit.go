@@ -12,7 +12,10 @@ type Audit interface {
 	// batches, so that a crash of the program loses those of the last second at most. What the budget has no room for is
 	// counted, and the count is stored as an event of its own (ActionLost).
 	//
-	// An ActionOpen of a file that succeeded also counts as an access to it: see XattrAccessCount.
+	// An ActionOpen of a file that succeeded also counts as an access to it, by the time it is stored: see XattrAccessCount.
+	//
+	// The drive records itself that it was opened and closed, with whose session, on which machine. After Close, Record
+	// does nothing.
 	Record(event Event)
 }
 
@@ -21,7 +24,7 @@ type Audit interface {
 const (
 	XattrFacts        = "user.mediafs."
 	XattrAccessCount  = XattrFacts + "access_count"  // decimal: how often the file was opened
-	XattrLastAccessed = XattrFacts + "last_accessed" // RFC 3339 in UTC with nanoseconds: when it last was; not there if never
+	XattrLastAccessed = XattrFacts + "last_accessed" // RFC 3339 in UTC with nanoseconds: when it last was, to a second; not there if never
 )
 
 // Action is what was done.
@@ -49,7 +52,7 @@ const ResultOK = "ok"
 
 // An Event is something that was done on a drive, or denied.
 type Event struct {
-	Time    time.Time
+	Time    time.Time // of the first, if it stands for several
 	Action  Action
 	Ino     Ino    // 0: not known
 	Path    string // from the drive's root, "/a/b"; what is not known of it is "…"; "" for what is about the drive

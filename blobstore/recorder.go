@@ -83,7 +83,7 @@ func (r *Recorder) Record(event Event) {
 	like := likeness{event.Action, event.Ino, event.Path, event.NewPath, event.UID, event.Result}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if at, ok := r.alike[like]; ok {
+	if at, ok := r.alike[like]; ok && event.Time.Sub(r.waiting[at].Time) < recordEvery { // what waits for a store that is away gets older
 		first := &r.waiting[at]
 		first.Bytes += event.Bytes
 		first.Count = min(first.Count, math.MaxInt32-event.Count) + event.Count

@@ -31,6 +31,9 @@ type Drive struct {
 	chunk   int64    // bytes in a chunk
 	mount   [16]byte // this attachment's row in mediafs.mounts, a UUID
 
+	key      [32]byte // the right to add to the drive's log, see mediafs.attachments
+	recorder *blobstore.Recorder
+
 	numbers numbers
 	usage   usage
 	waiters waiters
@@ -74,8 +77,10 @@ func (s *Store) attach(ctx context.Context, session auth.Session, name blobstore
 		name = blobstore.DriveName(session.User)
 	}
 	d.log = s.log.With("drive", name)
-	if _, err := rand.Read(d.mount[:]); err != nil {
-		return nil, err
+	for _, random := range [][]byte{d.mount[:], d.key[:]} {
+		if _, err := rand.Read(random); err != nil {
+			return nil, err
+		}
 	}
 	d.life, d.stop = context.WithCancel(context.WithoutCancel(ctx))
 	find.each = func(r pgx.Rows) error { return r.Scan(&d.id, &d.chunk) }
@@ -90,6 +95,9 @@ func (s *Store) attach(ctx context.Context, session auth.Session, name blobstore
 		err = d.beat(ctx)
 	}
 	if err == nil {
+		err = d.register(ctx)
+	}
+	if err == nil {
 		err = d.usage.refresh(ctx, d)
 	}
 	if err == nil && s.spool != "" && !d.guest {
@@ -100,6 +108,7 @@ func (s *Store) attach(ctx context.Context, session auth.Session, name blobstore
 		return nil, err
 	}
 	d.tasks.Go(d.keep)
+	d.startRecording()
 	return d, nil
 }
 
@@ -123,6 +132,7 @@ func (d *Drive) Close(ctx context.Context) error {
 	}
 	d.stop()
 	d.tasks.Wait()
+	d.endRecording(ctx)
 	if len(errs) > 0 {
 		return d.closeKeeping(errors.Join(errs...))
 	}

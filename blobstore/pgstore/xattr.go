@@ -2,6 +2,8 @@ package pgstore
 
 import (
 	"context"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -11,6 +13,9 @@ import (
 
 // GetXattr is one round trip.
 func (d *Drive) GetXattr(ctx context.Context, ino blobstore.Ino, name string) ([]byte, error) {
+	if strings.HasPrefix(name, blobstore.XattrFacts) {
+		return d.fact(ctx, ino, name)
+	}
 	var value []byte
 	var found bool
 	err := d.run(ctx, "get xattr", reading, statement{
@@ -30,11 +35,37 @@ func (d *Drive) GetXattr(ctx context.Context, ino blobstore.Ino, name string) ([
 	return value, nil
 }
 
+// fact reads what blobstore.XattrFacts promises.
+func (d *Drive) fact(ctx context.Context, ino blobstore.Ino, name string) ([]byte, error) {
+	var found, regular bool
+	var count, atNs int64
+	err := d.run(ctx, "get xattr", reading, statement{
+		sql: `select n.mode & 61440 = 32768, coalesce(a.count, 0), coalesce(a.at_ns, 0)
+			from mediafs.nodes n left join mediafs.accesses a on a.drive_id = $1 and a.ino = $2
+			where n.drive_id = $1 and n.ino = $2 and (n.nlink > 0 or $3)`,
+		args: []any{d.id, int64(ino), d.peek(ino).isOpen()},
+		each: func(r pgx.Rows) error { found = true; return r.Scan(&regular, &count, &atNs) },
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case !found:
+		return nil, translate(ctx, "get xattr", blobstore.ErrNotExist)
+	case regular && name == blobstore.XattrAccessCount:
+		return strconv.AppendInt(nil, count, 10), nil
+	case regular && name == blobstore.XattrLastAccessed && count > 0:
+		return time.Unix(0, atNs).UTC().AppendFormat(nil, time.RFC3339Nano), nil
+	}
+	return nil, translate(ctx, "get xattr", blobstore.ErrNoXattr)
+}
+
 // SetXattr is one round trip.
 func (d *Drive) SetXattr(ctx context.Context, ino blobstore.Ino, name string, value []byte, mode blobstore.XattrMode) error {
 	switch {
 	case name == "":
 		return translate(ctx, "set xattr", blobstore.ErrInvalid)
+	case strings.HasPrefix(name, blobstore.XattrFacts):
+		return translate(ctx, "set xattr", blobstore.ErrPermission)
 	case len(name) > blobstore.MaxXattrName || len(value) > blobstore.MaxXattrValue:
 		return translate(ctx, "set xattr", blobstore.ErrTooBig)
 	}
@@ -81,6 +112,9 @@ func (d *Drive) ListXattr(ctx context.Context, ino blobstore.Ino) ([]string, err
 
 // RemoveXattr is one round trip.
 func (d *Drive) RemoveXattr(ctx context.Context, ino blobstore.Ino, name string) error {
+	if strings.HasPrefix(name, blobstore.XattrFacts) {
+		return translate(ctx, "remove xattr", blobstore.ErrPermission)
+	}
 	defer d.changes.Add(1)
 	return d.run(ctx, "remove xattr", once, statement{
 		sql:  "select mediafs.remove_xattr($1, $2, $3, $4, $5)",
