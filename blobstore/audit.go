@@ -61,6 +61,10 @@ type Event struct {
 	Count   int    // how many events alike, within a second, this one stands for; at least 1
 	UID     uint32 // who asked, on the mounting machine
 	Result  string
+
+	// Generation tells nodes apart that have the same number one after the other. A drive whose numbers are given again sets it when
+	// an event is recorded; 0 elsewhere, and if it is not known.
+	Generation uint64
 }
 
 // Denied says whether the event is something that was not allowed.

@@ -55,6 +55,7 @@ type Recorder struct {
 type likeness struct {
 	action        Action
 	ino           Ino
+	generation    uint64
 	path, newPath string
 	uid           uint32
 	result        string
@@ -80,7 +81,7 @@ func (r *Recorder) Record(event Event) {
 		return
 	}
 	event.Count = max(event.Count, 1)
-	like := likeness{event.Action, event.Ino, event.Path, event.NewPath, event.UID, event.Result}
+	like := likeness{event.Action, event.Ino, event.Generation, event.Path, event.NewPath, event.UID, event.Result}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if at, ok := r.alike[like]; ok && event.Time.Sub(r.waiting[at].Time) < recordEvery { // what waits for a store that is away gets older

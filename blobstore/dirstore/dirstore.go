@@ -2,7 +2,7 @@
 // drive, byte for byte and name for name. Other programs may read and write there at any time.
 //
 //	ROOT/                  owned by whoever runs the web application
-//	    .mediafs/          the store's own: accounts.json, drives in the making
+//	    .mediafs/          the store's own: accounts.json, audit/, index.sqlite, drives in the making
 //	    public/            the public drive
 //	    {user-id}/         a user's drive
 //
@@ -121,6 +121,8 @@ type Store struct {
 	log     *slog.Logger
 	root    *descriptor
 	folders *folders
+	audit   *auditLog
+	index   *index
 	trust   time.Duration // see the constant
 	closed  atomic.Bool
 
@@ -153,13 +155,16 @@ func Open(root string, logger *slog.Logger) (*Store, error) {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	return &Store{
+	s := &Store{
 		log:     logger,
 		root:    newDescriptor(fd),
 		folders: newFolders(),
+		audit:   newAuditLog(),
 		trust:   trust,
 		ids:     make(map[blobstore.DriveName]blobstore.DriveID),
-	}, nil
+	}
+	s.index = newIndex(s, root)
+	return s, nil
 }
 
 func notInitialised(root string) error {
@@ -297,6 +302,7 @@ func (s *Store) openNamed(name blobstore.DriveName, session auth.Session, mayMak
 		return nil, fmt.Errorf("dirstore: open the drive of %s: %w", name, sentinel(err))
 	}
 	drive.session.Store(&session)
+	drive.startRecording(session.User)
 	return drive, nil
 }
 
@@ -384,5 +390,5 @@ func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	return s.root.close()
+	return errors.Join(s.index.close(), s.audit.close(), s.root.close())
 }

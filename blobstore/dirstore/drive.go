@@ -28,6 +28,7 @@ type Drive struct {
 	mount    uint64    // the number of the mount; 0 where the kernel does not tell
 	root     *node
 	session  atomic.Pointer[auth.Session]
+	scribe   *scribe
 
 	changed atomic.Bool // something was, or may have been, written through this drive
 	closed  atomic.Bool
@@ -137,6 +138,7 @@ func (d *Drive) Close(ctx context.Context) (err error) {
 	if d.closed.Swap(true) {
 		return nil
 	}
+	d.endRecording(ctx)
 	err = d.sync(ctx)
 	d.mu.Lock()
 	nodes := d.nodes

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -43,6 +45,34 @@ func (d *Drive) GetXattr(ctx context.Context, ino blobstore.Ino, name string) (v
 	return value, err
 }
 
+// fact reads what blobstore.XattrFacts promises. Where the store's index can't be used, no fact is there.
+func (d *Drive) fact(ctx context.Context, ino blobstore.Ino, name string) ([]byte, error) {
+	n, err := d.hold(ctx, ino)
+	if err != nil {
+		return nil, err
+	}
+	defer d.drop(n)
+	var st unix.Statx_t
+	fd, err := d.open(n, &st)
+	if err != nil {
+		return nil, err
+	}
+	fd.release()
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || n.id.birth == 0 { // numbers alone are given to other files too
+		return nil, blobstore.ErrNoXattr
+	}
+	count, at, err := d.store.index.accesses(ctx, d.name, ino, uint64(n.id.birth))
+	switch {
+	case err != nil:
+		return nil, blobstore.ErrNoXattr //nolint:nilerr // the index has said what is wrong with it
+	case name == blobstore.XattrAccessCount:
+		return strconv.AppendInt(nil, count, 10), nil
+	case name == blobstore.XattrLastAccessed && count > 0:
+		return at.UTC().AppendFormat(nil, time.RFC3339Nano), nil
+	}
+	return nil, blobstore.ErrNoXattr
+}
+
 // ListXattr returns the names of the extended attributes.
 func (d *Drive) ListXattr(ctx context.Context, ino blobstore.Ino) (names []string, err error) {
 	defer wrap("list xattrs", ino, &err)
@@ -74,6 +104,9 @@ func readSized(read func(buf []byte) (int, error)) ([]byte, error) {
 // SetXattr sets an extended attribute.
 func (d *Drive) SetXattr(ctx context.Context, ino blobstore.Ino, name string, value []byte, mode blobstore.XattrMode) (err error) {
 	defer wrap("set xattr", ino, &err)
+	if strings.HasPrefix(name, blobstore.XattrFacts) {
+		return blobstore.ErrPermission
+	}
 	flags, ok := map[blobstore.XattrMode]int{
 		blobstore.XattrSet:     0,
 		blobstore.XattrCreate:  unix.XATTR_CREATE,
