@@ -59,7 +59,7 @@ func runAudit(c *cli.Context) error {
 		return err
 	}
 	read := address.auditLog
-	if c.String("token-file") != "" || os.Getenv(tokenVariable) != "" || signedIn() {
+	if c.String("token-file") != "" || os.Getenv(tokenVariable) != "" || hasLogin() {
 		found, err := credentialsOf(c, address)
 		if err != nil {
 			return err
@@ -120,8 +120,8 @@ func parseSince(s string, now time.Time) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("--since %q is neither a time, like 2026-11-01 or 2026-11-01T08:00:00Z, nor how long ago, like 90m, 24h or 7d", s)
 }
 
-// signedIn says whether `mediafs login` saved a session, usable or not.
-func signedIn() bool {
+// hasLogin says whether `mediafs login` saved a session, usable or not.
+func hasLogin() bool {
 	_, _, err := readLogin()
 	return !errors.Is(err, errNotSignedIn)
 }

@@ -7,7 +7,8 @@ import (
 )
 
 // spoolFolder is where what a mount could not store is put aside: $XDG_STATE_HOME/mediafs/spool, else
-// /var/lib/mediafs/spool for root and ~/.local/state/mediafs/spool for others (XDG Base Directory Specification).
+// /var/lib/mediafs/spool for root and ~/.local/state/mediafs/spool for others (XDG Base Directory
+// Specification). The folder around it is made.
 func spoolFolder() (string, error) {
 	state := os.Getenv("XDG_STATE_HOME")
 	if !filepath.IsAbs(state) { // as the specification says
@@ -21,5 +22,9 @@ func spoolFolder() (string, error) {
 			state = filepath.Join(home, ".local", "state")
 		}
 	}
-	return filepath.Join(state, "mediafs", "spool"), nil
+	folder := filepath.Join(state, "mediafs")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return "", err
+	}
+	return filepath.Join(folder, "spool"), nil
 }

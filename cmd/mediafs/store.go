@@ -164,7 +164,11 @@ func (a storeAddress) secrets() []string {
 // open opens the store and what checks its sessions.
 func (a storeAddress) open(ctx context.Context, logger *slog.Logger) (blobstore.Store, auth.Authenticator, error) {
 	if a.database != "" {
-		store, err := pgstore.Open(ctx, a.database, pgstore.Options{Logger: logger})
+		spool, err := spoolFolder()
+		if err != nil {
+			logger.Warn("what can't be stored will not be put aside on disk", "error", err)
+		}
+		store, err := pgstore.Open(ctx, a.database, pgstore.Options{Logger: logger, Spool: spool})
 		if err != nil {
 			return nil, nil, a.failed(err)
 		}
