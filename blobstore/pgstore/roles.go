@@ -129,5 +129,8 @@ func (d *Drive) Renew(ctx context.Context, session auth.Session) error {
 		return translate(ctx, "renew the session", err)
 	}
 	d.session.Store(&session)
+	for _, b := range d.pendingBlobs() {
+		b.storeInBackground(everything)
+	}
 	return nil
 }

@@ -73,7 +73,8 @@ func (p *piece) cut(n int) {
 }
 
 // WriteAt keeps the bytes in memory. It waits when the budget is used up, and fails when what is pending can't be stored
-// because there is no space, or no session.
+// because there is no space. That the session has ended is no reason: it is for the mount to let nobody write any more, and what
+// the kernel still has of what was written before is kept like the rest, to be stored with the next session.
 func (f *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
 	switch {
 	case off < 0:
@@ -113,7 +114,7 @@ func (b *blob) write(ctx context.Context, p []byte, off int64) (int, error) {
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.failing != nil && isFinal(b.failing) {
+	if b.failing != nil && isFinal(b.failing) && !isSessionEnd(b.failing) {
 		return 0, b.failing
 	}
 	if b.dirty[idx] == nil {
