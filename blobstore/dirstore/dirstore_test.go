@@ -28,6 +28,7 @@ func fixture(t *testing.T, adjust func(*dirstore.Store)) storetest.Fixture {
 	return storetest.Fixture{
 		Store:   store,
 		Session: session,
+		Admin:   func() auth.Session { return auth.Session{User: "ada", Role: auth.RoleAdmin} },
 		Reopen: func() blobstore.Store {
 			closeStore(t, store)
 			store = openStore(t, root)

@@ -19,6 +19,7 @@ func open(t *testing.T) storetest.Fixture {
 	return storetest.Fixture{
 		Store:    store,
 		Session:  func(user auth.UserID) auth.Session { return auth.Session{User: user, Role: auth.RoleUser} },
+		Admin:    func() auth.Session { return auth.Session{User: "ada", Role: auth.RoleAdmin} },
 		Reopen:   func() blobstore.Store { return store },
 		Hole:     4096,
 		AnyOwner: true,

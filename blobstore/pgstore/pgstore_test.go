@@ -3,6 +3,7 @@ package pgstore_test
 import (
 	"errors"
 	"log/slog"
+	"sync"
 	"testing"
 
 	"mediafs/auth"
@@ -30,12 +31,17 @@ func newStore(t *testing.T) string {
 // signIn makes an account, or renews the one there is, and returns its session.
 func signIn(t *testing.T, url string, user auth.UserID) auth.Session {
 	t.Helper()
+	return signInAs(t, url, user, auth.RoleUser)
+}
+
+func signInAs(t *testing.T, url string, user auth.UserID, role auth.Role) auth.Session {
+	t.Helper()
 	accounts, err := pgstore.OpenAccounts(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer accounts.Close()
-	token, err := accounts.Add(t.Context(), user, auth.RoleUser)
+	token, err := accounts.Add(t.Context(), user, role)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,11 +76,13 @@ func open(t *testing.T) storetest.Fixture {
 		}
 	})
 	sessions := map[auth.UserID]auth.Session{}
+	admin := sync.OnceValue(func() auth.Session { return signInAs(t, url, "ada", auth.RoleAdmin) })
 	return storetest.Fixture{
 		Store:    store,
 		Hole:     64 << 10,
 		AnyOwner: true,
 		Reopen:   reopen,
+		Admin:    admin,
 		Session: func(user auth.UserID) auth.Session {
 			if s, ok := sessions[user]; ok {
 				return s

@@ -66,6 +66,9 @@ func (s *Store) OpenDrive(ctx context.Context, session auth.Session, name blobst
 	if session.Role != auth.RoleGuest && string(name) == string(session.User) {
 		return s.Open(ctx, session)
 	}
+	if auth.UserID(name).Check() != nil { // as no drive is called
+		return nil, translate(ctx, "open drive", blobstore.ErrNotExist)
+	}
 	drive, err := s.attach(ctx, session, name, statement{
 		sql:  "select drive_id, chunk_size from mediafs.find_drive($1, $2)",
 		args: []any{credential(session), string(name)},

@@ -24,6 +24,9 @@ type Fixture struct {
 	// Session signs a user in, who is made if the store has to know its users. It may be called again for the same one.
 	Session func(user auth.UserID) auth.Session
 
+	// Admin signs an admin in, who may have a drive or not, and is none of the users that Session signs in.
+	Admin func() auth.Session
+
 	// Reopen closes the store and returns it opened anew, as a program that was started again finds it. Sessions
 	// made before stay good.
 	Reopen func() blobstore.Store
@@ -48,6 +51,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		tests []test
 	}{
 		{"sessions", sessionTests},
+		{"roles", roleTests},
 		{"names", nameTests},
 		{"links and special files", linkTests},
 		{"rename", renameTests},

@@ -202,7 +202,8 @@ func (w *world) content(f blobstore.File) string {
 // cat reads the whole file of a number.
 func (w *world) cat(ino blobstore.Ino) string {
 	w.Helper()
-	f := w.openFile(ino)
+	f, err := w.drive.Open(w.ctx, ino, blobstore.OpenRead)
+	w.ok(err, "open node %d", ino)
 	defer w.close(f)
 	return w.content(f)
 }
