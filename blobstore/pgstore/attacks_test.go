@@ -1,0 +1,372 @@
+package pgstore_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"mediafs/auth"
+	"mediafs/blobstore"
+	"mediafs/blobstore/pgstore"
+)
+
+// An attacker has the login that mounts use, and says what they like in its settings. Alice is the victim.
+type attacker struct {
+	*pgx.Conn
+	t       *testing.T
+	notices *[]string
+}
+
+func (h household) attacker(t *testing.T, token, drive string) attacker {
+	t.Helper()
+	config, err := pgx.ParseConfig(h.mountLogin(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	notices := new([]string)
+	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { *notices = append(*notices, n.Message) }
+	conn, err := pgx.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(t.Context()) })
+	a := attacker{conn, t, notices}
+	a.set(token, drive)
+	return a
+}
+
+func (a attacker) set(token, drive string) {
+	a.t.Helper()
+	if _, err := a.Exec(a.t.Context(), "select set_config('mediafs.token', $1, false), set_config('mediafs.drive', $2, false)", token, drive); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// rows runs a statement and returns how many rows came or were changed.
+func (a attacker) rows(sql string) (int64, error) {
+	tag, err := a.Exec(a.t.Context(), sql)
+	return tag.RowsAffected(), err
+}
+
+// refusals are the codes that say no more than that something is not allowed: no session, another drive's session, an insufficient
+// privilege or a policy, a guest, a column that nobody can set.
+var refusals = []string{"MF001", "MF002", "MF003", "MF004", "42501", "25006", "428C9"}
+
+func TestEveryTableIsUnderPoliciesThatBindItsOwnerToo(t *testing.T) {
+	h := household{url: newStore(t)}
+	open, err := h.count(t, h.url, "", `select count(*) from pg_class where relnamespace = 'mediafs'::regnamespace and relkind in ('r', 'p', 'm', 'f')
+		and relname <> 'schema_version' and not (relrowsecurity and relforcerowsecurity)`)
+	if err != nil || open != 0 {
+		t.Errorf("got %d tables without forced row-level security, %v", open, err)
+	}
+	bypassing, err := h.count(t, h.url, "", `select count(*) from pg_class where relnamespace = 'mediafs'::regnamespace and relkind in ('v', 'S')
+		and has_table_privilege('mediafs', oid, 'select')`)
+	if err != nil || bypassing != 0 {
+		t.Errorf("got %d views and sequences that mounts may read, %v", bypassing, err)
+	}
+}
+
+// What runs with its owner's rights must not take a name for what the caller has put in its place. Either its search_path ends with
+// pg_temp, which would come first otherwise, or it names the schema of everything.
+func TestWhatRunsWithTheOwnersRightsFindsNothingOfTheCallers(t *testing.T) {
+	h := household{url: newStore(t)}
+	conn, err := pgx.Connect(t.Context(), h.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	rows, err := conn.Query(t.Context(), `select p.proname from pg_proc p where p.pronamespace = 'mediafs'::regnamespace and p.prosecdef
+		and not coalesce(p.proconfig, '{}') @> array['search_path=pg_catalog, pg_temp'] order by 1`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Asked for each statement; a SET clause would cost as much as they do.
+	if want := []string{"app_drive", "app_session", "session_drive", "session_writable_drive"}; !slices.Equal(got, want) {
+		t.Errorf("without a search_path: got %q, want %q", got, want)
+	}
+}
+
+func TestNoStatementOfAnotherSessionReachesARow(t *testing.T) {
+	h := newHousehold(t)
+	ada := signInAs(t, h.url, "ada", auth.RoleAdmin)
+	before := h.fingerprint(t)
+	d := fmt.Sprint(h.aliceDrive)
+	for who, a := range map[string]attacker{
+		"nobody":                         h.attacker(t, "", ""),
+		"nobody, for alice's drive":      h.attacker(t, "", d),
+		"a forged token":                 h.attacker(t, "mfs_forged", d),
+		"alice by her name":              h.attacker(t, "alice", d),
+		"bob":                            h.attacker(t, h.bob.Token.Reveal(), ""),
+		"bob, for alice's drive":         h.attacker(t, h.bob.Token.Reveal(), d),
+		"a guest":                        h.attacker(t, "guest", ""),
+		"a guest, for alice's drive":     h.attacker(t, "guest", d),
+		"an admin, for the public drive": h.attacker(t, ada.Token.Reveal(), "1048575"),
+	} {
+		for _, table := range h.tables(t) {
+			for _, sql := range []string{
+				"select from mediafs.%[1]s where drive_id = %[2]s",
+				"select from mediafs.%[1]s r where r.drive_id::text = '%[2]s'",
+				"select from (select * from mediafs.%[1]s offset 0) r where drive_id = %[2]s",
+				"select from mediafs.%[1]s where drive_id = %[2]s for update",
+				"select from mediafs.%[1]s where drive_id = %[2]s for share",
+				"with r as materialized (select * from mediafs.%[1]s) select from r where drive_id = %[2]s",
+				"delete from mediafs.%[1]s where drive_id = %[2]s",
+				"update mediafs.%[1]s set drive_id = drive_id where drive_id = %[2]s",
+				"merge into mediafs.%[1]s t using (values (%[2]s)) s (d) on t.drive_id = s.d when matched then delete",
+				"insert into mediafs.%[1]s select * from mediafs.%[1]s where drive_id = %[2]s",
+				"create temporary table stolen on commit drop as select * from mediafs.%[1]s where drive_id = %[2]s",
+				"copy (select * from mediafs.%[1]s where drive_id = %[2]s) to stdout",
+			} {
+				sql = fmt.Sprintf(sql, table, d)
+				if n, err := a.rows(sql); n != 0 || err != nil && !slices.Contains(refusals, code(err)) {
+					t.Errorf("%s: %s: got %d rows, %v", who, sql, n, err)
+				}
+			}
+			for _, sql := range []string{"truncate mediafs.%s", "lock table mediafs.%s", "drop table mediafs.%s", "alter table mediafs.%s disable row level security",
+				"create policy mine on mediafs.%s using (true)", "copy mediafs.%s from stdin", "create trigger mine after insert on mediafs.%s execute function now()",
+				"create index on mediafs.%s (drive_id)", "comment on table mediafs.%s is 'mine'"} {
+				sql = fmt.Sprintf(sql, table)
+				if _, err := a.rows(sql); err == nil {
+					t.Errorf("%s: %s: got no error", who, sql)
+				}
+			}
+			// What a plan shows: no row of hers goes through it, nor is one counted where it is filtered out.
+			for _, sql := range []string{"select * from mediafs.%s where drive_id = %s", "select * from mediafs.%s where drive_id between %[2]s and %[2]s"} {
+				var plan string
+				if err := a.QueryRow(t.Context(), "explain (analyze, costs off, timing off, summary off, format text) "+fmt.Sprintf(sql, table, d)).Scan(&plan); err == nil && !strings.Contains(plan, "rows=0") && !strings.Contains(plan, "never executed") {
+					t.Errorf("%s: plan of %s: got %s", who, table, plan)
+				}
+			}
+		}
+		for _, sql := range []string{"set role mediafs_owner", "set session authorization postgres", "reset session authorization; set role postgres",
+			"select * from mediafs.accounts", "select mediafs.app_session('x')", "select mediafs.app_drive('x', '" + d + "')",
+			"select mediafs.permitted_drive('admin', null, false, null, '" + d + "')", "select mediafs.signed_in('x')",
+			"alter role mediafs set mediafs.token = 'x'", "create function mediafs.mine() returns int language sql as 'select 1'",
+			"create or replace function mediafs.session_drive() returns integer language sql as 'select " + d + "'",
+			"alter function mediafs.session_drive() owner to current_user", "create table mediafs.mine ()", "alter schema mediafs rename to mine"} {
+			if _, err := a.rows(sql); err == nil && !strings.HasPrefix(sql, "reset") {
+				t.Errorf("%s: %s: got no error", who, sql)
+			}
+			_, _ = a.rows("reset role")
+		}
+	}
+	if got := h.fingerprint(t); got != before {
+		t.Error("what alice has changed")
+	}
+}
+
+func TestForgedSettingsOpenNothing(t *testing.T) {
+	h := newHousehold(t)
+	d := fmt.Sprint(h.aliceDrive)
+	a := h.attacker(t, h.bob.Token.Reveal(), "")
+	ctx := t.Context()
+	exec := func(sql string, args ...any) error { _, err := a.Exec(ctx, sql, args...); return err }
+	count := func() (n int, err error) {
+		err = a.QueryRow(ctx, "select count(*) from mediafs.nodes where drive_id = "+d).Scan(&n)
+		return n, err
+	}
+	// Whatever a transaction does with the settings, also after it has looked with a good token, and within savepoints.
+	for _, set := range []string{
+		"set local mediafs.drive = '" + d + "'",
+		"select set_config('mediafs.drive', '" + d + "', true)",
+		"savepoint s; set local mediafs.drive = '" + d + "'; release s",
+		"do $$ begin perform set_config('mediafs.drive', '" + d + "', true); end $$",
+		"set local mediafs.drive = ' " + d + "'",
+		"set local mediafs.drive = '" + d + "; select 1'",
+		"set local mediafs.role = 'admin'; set local mediafs.drive = '" + d + "'",
+		"set local mediafs.token = 'mfs_'; set local mediafs.drive = '" + d + "'",
+		"set local search_path = pg_temp, mediafs; set local mediafs.drive = '" + d + "'",
+		"set local row_security = off",
+		"set local session_replication_role = replica",
+	} {
+		if err := exec("begin"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := count(); err != nil {
+			t.Fatal(err)
+		}
+		err := exec(set)
+		if err == nil {
+			var n int
+			if n, err = count(); err == nil && n != 0 {
+				t.Errorf("%s: got %d of alice's nodes", set, n)
+			}
+		}
+		if err != nil && !slices.Contains(append(refusals, "22P02", "25P02"), code(err)) {
+			t.Errorf("%s: got %v", set, err)
+		}
+		if err := exec("rollback"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A plan that was made for one token does not serve another, and neither does what a cursor has still to give.
+	owner := h.attacker(t, h.alice.Token.Reveal(), "")
+	for _, mode := range []string{"force_generic_plan", "force_custom_plan"} {
+		if _, err := owner.Exec(ctx, "set plan_cache_mode = "+mode+"; prepare peek_"+mode+" as select count(*) from mediafs.nodes where drive_id = "+d); err != nil {
+			t.Fatal(err)
+		}
+		var hers, his int
+		if err := owner.QueryRow(ctx, "execute peek_"+mode, pgx.QueryExecModeSimpleProtocol).Scan(&hers); err != nil || hers == 0 {
+			t.Fatalf("alice herself: got %d, %v", hers, err)
+		}
+		owner.set(h.bob.Token.Reveal(), "")
+		if err := owner.QueryRow(ctx, "execute peek_"+mode, pgx.QueryExecModeSimpleProtocol).Scan(&his); err != nil || his != 0 {
+			t.Errorf("%s: bob with alice's plan: got %d, %v, want 0", mode, his, err)
+		}
+		owner.set(h.alice.Token.Reveal(), "")
+	}
+}
+
+// A function that costs little is called early. If it were called before the policy has decided, it could tell what it is given.
+func TestFunctionsInAConditionAreGivenNoRowsOfOthers(t *testing.T) {
+	h := newHousehold(t)
+	a := h.attacker(t, h.bob.Token.Reveal(), "")
+	for _, sql := range []string{
+		"create function pg_temp.tell(anyelement) returns boolean language plpgsql cost 0.0000001 as $$ begin raise notice 'given %', $1; return true; end $$",
+		"create function pg_temp.same(bytea, bytea) returns boolean language plpgsql cost 0.0000001 as $$ begin raise notice 'given %', $1; return true; end $$",
+		"create operator pg_temp.=== (function = pg_temp.same, leftarg = bytea, rightarg = bytea)",
+	} {
+		if _, err := a.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := len(*a.notices)
+	d := fmt.Sprint(h.aliceDrive)
+	for _, sql := range []string{
+		"select from mediafs.entries where pg_temp.tell(name)",
+		"select from mediafs.entries where name operator(pg_temp.===) 'x'",
+		"select from mediafs.entries where drive_id = " + d + " and pg_temp.tell(name)",
+		"select from mediafs.chunks where pg_temp.tell(data) and drive_id = " + d,
+		"delete from mediafs.entries where pg_temp.tell(name)",
+		"update mediafs.nodes set atime_ns = 0 where pg_temp.tell(ino) and drive_id = " + d,
+		"select from mediafs.audit where pg_temp.tell(path) and drive_id = " + d,
+		"select from mediafs.entries where drive_id / 0 = 1 and drive_id = " + d, // an error would tell that there is a row
+		"select 1 / (name = 'nothing')::int from mediafs.entries where drive_id = " + d,
+	} {
+		if _, err := a.Exec(t.Context(), sql); err != nil {
+			t.Errorf("%s: got %v", sql, err)
+		}
+	}
+	for _, notice := range (*a.notices)[before:] {
+		// Bob's own root may be told, and what he did himself.
+		if strings.Contains(notice, `\x736563726574`) || strings.Contains(notice, "secret") || strings.Contains(notice, "folder") {
+			t.Errorf("a function was given %s", notice)
+		}
+	}
+}
+
+func TestNoErrorTellsWhetherARowOfAnotherIsThere(t *testing.T) {
+	h := newHousehold(t)
+	a := h.attacker(t, h.bob.Token.Reveal(), "")
+	d := fmt.Sprint(h.aliceDrive)
+	before := h.fingerprint(t)
+	for _, sql := range []string{
+		"insert into mediafs.entries (drive_id, parent, name, position, ino) values (" + d + ", 1, '%s', 99, 1)",
+		"insert into mediafs.entries (drive_id, parent, name, position, ino) values (" + d + ", 1, '%s', 99, 1) on conflict do nothing",
+		"insert into mediafs.entries (drive_id, parent, name, position, ino) values (" + d + ", 1, '%s', 99, 1) on conflict (drive_id, parent, name) do update set ino = 1",
+		"select mediafs.make(" + d + ", 1, '%s', 99, 33152, 0, 0, 0, null, 0)",
+		"select mediafs.unlink(" + d + ", 1, '%s', 0, gen_random_uuid(), '{}')",
+		"select mediafs.rmdir(" + d + ", 1, '%s', 0)",
+	} {
+		_, there := a.rows(fmt.Sprintf(sql, "secret"))
+		_, notThere := a.rows(fmt.Sprintf(sql, "nothing"))
+		if code(there) != code(notThere) || there == nil || code(there) == "23505" || strings.ReplaceAll(there.Error(), "secret", "nothing") != notThere.Error() {
+			t.Errorf("%s: got %v where it is, and %v where it is not", sql, there, notThere)
+		}
+	}
+	// The policy refuses before any index is looked at (otherwise it would be a unique violation), so the time tells nothing either.
+	if got := h.fingerprint(t); got != before {
+		t.Error("what alice has changed")
+	}
+}
+
+func TestAnAdminWhoIsNoneAnyMoreReachesNoDrive(t *testing.T) {
+	h := newHousehold(t)
+	ada := signInAs(t, h.url, "ada", auth.RoleAdmin)
+	store, err := pgstore.Open(t.Context(), h.url, pgstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	drive, err := store.OpenDrive(t.Context(), ada, "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer drive.Close(t.Context())
+	if _, err := drive.Lookup(t.Context(), blobstore.RootIno, "secret"); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.exec(t, h.url, "", "update mediafs.accounts set role = 'user' where user_id = 'ada'"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := drive.Lookup(t.Context(), blobstore.RootIno, "secret"); !errors.Is(err, auth.ErrRevoked) {
+		t.Errorf("look up: got %v, want %v", err, auth.ErrRevoked)
+	}
+	if _, err := store.OpenDrive(t.Context(), ada, "alice"); !errors.Is(err, blobstore.ErrNotExist) {
+		t.Errorf("open again: got %v, want %v", err, blobstore.ErrNotExist)
+	}
+}
+
+func TestNobodyTakesAnythingOutOfTheAuditLogOrAddsToAnothers(t *testing.T) {
+	h := newHousehold(t)
+	ada := signInAs(t, h.url, "ada", auth.RoleAdmin)
+	before := h.fingerprint(t)
+	d := fmt.Sprint(h.aliceDrive)
+	const batch = "1, '{1}', '{open}', '{0}', '{/}', '{\"\"}', '{0}', '{1}', '{0}', '{ok}'"
+	for who, a := range map[string]attacker{
+		"alice": h.attacker(t, h.alice.Token.Reveal(), ""), "bob": h.attacker(t, h.bob.Token.Reveal(), ""), "an admin": h.attacker(t, ada.Token.Reveal(), d),
+	} {
+		for _, table := range []string{"audit", "attachments", "accesses"} {
+			for _, sql := range []string{"delete from mediafs.%s", "update mediafs.%s set drive_id = drive_id", "truncate mediafs.%s", "insert into mediafs.%[1]s select * from mediafs.%[1]s"} {
+				if _, err := a.rows(fmt.Sprintf(sql, table)); code(err) != "42501" {
+					t.Errorf("%s: %s of %s: got %v, want an insufficient privilege", who, sql, table, err)
+				}
+			}
+		}
+		for _, sql := range []string{
+			"select mediafs.record(" + d + ", gen_random_uuid(), sha256('forged'), " + batch + ")",
+			// The number of a mount, which others of the drive can see, is not the right to write as it.
+			"select mediafs.record(drive_id, mount_id, sha256('forged'), " + batch + ") from mediafs.attachments where drive_id = " + d,
+			"select mediafs.record(drive_id, mount_id, key_hash, " + batch + ") from mediafs.attachments where drive_id = " + d,
+		} {
+			if n, err := a.rows(sql); code(err) != "MF404" && (who != "bob" || err != nil || n != 0) {
+				t.Errorf("%s: %s: got %d rows, %v, want MF404", who, sql, n, err)
+			}
+		}
+		if _, err := a.rows("select mediafs.attach(" + d + ", gen_random_uuid(), '\\x00', 'elsewhere')"); who == "bob" && code(err) != "MF001" {
+			t.Errorf("bob attaches to alice's log: got %v, want MF001", err)
+		}
+	}
+	if err := h.exec(t, h.url, "", "delete from mediafs.attachments where host = 'elsewhere'"); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.fingerprint(t); got != before {
+		t.Error("what alice has changed")
+	}
+	seen := 0
+	store, err := pgstore.Open(t.Context(), h.url, pgstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	err = store.AuditLog(t.Context(), h.bob, blobstore.AuditQuery{Since: time.Now().Add(-time.Hour)}, func(r *blobstore.AuditRecord) bool {
+		seen++
+		if r.Drive != "bob" {
+			t.Errorf("bob reads %+v", r)
+		}
+		return true
+	})
+	if err != nil || seen == 0 {
+		t.Errorf("bob's own log: got %d records, %v", seen, err)
+	}
+}
