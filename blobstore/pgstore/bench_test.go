@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/sys/unix"
 
 	"mediafs/auth"
@@ -200,3 +202,74 @@ func BenchmarkOperation(b *testing.B) {
 
 // dots tells the rounds of renaming apart.
 func dots(n int) string { return fmt.Sprintf("%.*s", n%2, ".") }
+
+// BenchmarkTokenCheck is one lookup in a drive, as the database answers it: without policies and without a token, then with the
+// settings that carry a token, and then with policies that check it: an account's, and that of a session of Better Auth. There are
+// ten thousand users.
+func BenchmarkTokenCheck(b *testing.B) {
+	ctx := context.Background()
+	url := pgtest.NewCluster(b).URL("postgres")
+	must := func(err error) {
+		b.Helper()
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	admin, err := pgx.Connect(ctx, url)
+	must(err)
+	b.Cleanup(func() { must(admin.Close(ctx)) })
+	exec := func(sql string) {
+		b.Helper()
+		_, err := admin.Exec(ctx, sql)
+		must(err)
+	}
+	exec(`create table "user" (id text primary key, role text, banned boolean, "banExpires" timestamptz);
+		create table "session" (id text primary key, token text unique not null, "userId" text not null references "user", "expiresAt" timestamptz not null);
+		insert into "user" select 'member' || i, 'user' from generate_series(1, 10000) i;
+		insert into "session" select 's' || i, lpad(i::text, 32, 'x'), 'member' || i, now() + interval '1 day' from generate_series(1, 10000) i`)
+	_, err = pgstore.Init(ctx, url)
+	must(err)
+	exec(`insert into mediafs.accounts (user_id, role, token_hash) select 'user' || i, 'user', sha256(('mfs_' || i)::bytea) from generate_series(1, 10000) i;
+		create role mount_login login in role mediafs`)
+	tokens := map[string]string{"account": "mfs_5000", "session": strings.Repeat("x", 28) + "5000"}
+	drives := map[string]int32{}
+	for _, kind := range []string{"account", "session"} {
+		var drive int32
+		must(admin.QueryRow(ctx, "select drive_id from mediafs.open_drive($1, 65536, 0)", tokens[kind]).Scan(&drive))
+		drives[kind] = drive
+		exec(fmt.Sprintf(`insert into mediafs.nodes (drive_id, ino, uid, gid, atime_ns, mtime_ns, ctime_ns, mode, nlink) select %[1]d, 100 + i, 0, 0, 0, 0, 0, 33188, 1 from generate_series(1, 10000) i;
+			insert into mediafs.entries (drive_id, parent, name, position, ino) select %[1]d, 1, i::text::bytea, 100 + i, 100 + i from generate_series(1, 10000) i`, drive))
+	}
+	exec("vacuum analyze")
+	login, err := pgx.Connect(ctx, pgtest.Login(b, url, "mount_login"))
+	must(err)
+	b.Cleanup(func() { must(login.Close(ctx)) })
+
+	lookup := func(b *testing.B, conn *pgx.Conn, kind string, settings bool) {
+		i := 0
+		for b.Loop() {
+			i++
+			batch := &pgx.Batch{}
+			if settings {
+				batch.Queue(pgstore.Begin, tokens[kind], "", "off")
+			}
+			batch.Queue(pgstore.LookupName, drives[kind], int64(1), fmt.Append(nil, i%10000+1))
+			results := conn.SendBatch(ctx, batch)
+			if settings {
+				if _, err := results.Exec(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if tag, err := results.Exec(); err != nil || tag.RowsAffected() != 1 {
+				b.Fatal(tag, err)
+			}
+			if err := results.Close(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.Run("no policies, no token", func(b *testing.B) { lookup(b, admin, "account", false) })
+	b.Run("no policies, token set", func(b *testing.B) { lookup(b, admin, "account", true) })
+	b.Run("account", func(b *testing.B) { lookup(b, login, "account", true) })
+	b.Run("session", func(b *testing.B) { lookup(b, login, "session", true) })
+}

@@ -14,3 +14,9 @@ func (d *Drive) Collect(ctx context.Context) error { return d.collectAll(ctx) }
 
 // StoreEverything stores what is pending of a file, as the background does.
 func (f *File) StoreEverything(ctx context.Context) error { return f.blob.store(ctx, everything) }
+
+// What a lookup is made of.
+const (
+	Begin      = begin
+	LookupName = lookupName
+)

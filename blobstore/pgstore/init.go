@@ -217,6 +217,26 @@ func readSessions(ctx context.Context, conn *pgx.Conn, names *betterauth.Tables)
 			end if;
 			return mediafs.permitted_drive(v_role, v_expires_at, v_banned, v_own, p_wanted);
 		end `+quote+`;
+		create or replace function mediafs.session_drive() returns integer
+		language plpgsql stable security definer as `+quote+`
+		declare
+			p_token pg_catalog.text := pg_catalog.current_setting('mediafs.token', true);
+			v_drive pg_catalog.int4;
+		begin
+			if pg_catalog.starts_with(p_token, 'mfs_') then
+				select a.drive_id into v_drive from mediafs.accounts a
+					where a.token_hash operator(pg_catalog.=) pg_catalog.sha256(pg_catalog.convert_to(p_token, 'UTF8'))
+						and coalesce(pg_catalog.current_setting('mediafs.drive', true), '') operator(pg_catalog.=) '';
+			else
+				select d.drive_id into v_drive from (`+tables.SessionSQL()+`) s join mediafs.drives d on d.owner operator(pg_catalog.=) s.user_id
+					where not s.banned and s.expires_at operator(pg_catalog.>) pg_catalog.now()
+						and coalesce(pg_catalog.current_setting('mediafs.drive', true), '') operator(pg_catalog.=) '';
+			end if;
+			if v_drive is null then
+				v_drive := mediafs.any_session_drive();
+			end if;
+			return v_drive;
+		end `+quote+`;
 		revoke all on function mediafs.app_session(text), mediafs.app_drive(text, text) from public;
 		comment on function mediafs.app_session(text) is `+literal(string(comment))+`;
 		commit`)

@@ -54,9 +54,8 @@ begin
 	raise exception 'mediafs: the token is not known' using errcode = 'MF001';
 end $$;
 
--- The drive that the session in mediafs.token and mediafs.drive may read, or an error that says why there is none. Every policy asks
--- it, once a statement, so it is PL/pgSQL (plans are kept), names every schema (no SET clause has to run) and asks one query.
-create or replace function mediafs.session_drive() returns integer
+-- What session_drive says where it does not know at once.
+create function mediafs.any_session_drive() returns integer
 language plpgsql stable security definer as $$
 declare
 	v_token pg_catalog.text := pg_catalog.current_setting('mediafs.token', true);
@@ -82,6 +81,24 @@ begin
 		raise exception 'mediafs: no session' using errcode = 'MF001';
 	end if;
 	return mediafs.app_drive(v_token, v_wanted);
+end $$;
+
+-- The drive that the session in mediafs.token and mediafs.drive may read, or an error that says why there is none. Every policy asks
+-- it, once a statement for each table, so it is PL/pgSQL (plans are kept), names every schema (no SET clause has to run), and for a user's own
+-- drive has one query to ask and as few expressions as can be: each is made ready anew in each transaction. `mediafs init` puts the
+-- query of the application's own tables here.
+create or replace function mediafs.session_drive() returns integer
+language plpgsql stable security definer as $$
+declare
+	v_drive pg_catalog.int4;
+begin
+	select a.drive_id into v_drive from mediafs.accounts a
+		where a.token_hash operator(pg_catalog.=) pg_catalog.sha256(pg_catalog.convert_to(pg_catalog.current_setting('mediafs.token', true), 'UTF8'))
+			and coalesce(pg_catalog.current_setting('mediafs.drive', true), '') operator(pg_catalog.=) '';
+	if v_drive is null then
+		v_drive := mediafs.any_session_drive();
+	end if;
+	return v_drive;
 end $$;
 
 -- The drive that the session may change: an error for a guest.
@@ -179,7 +196,7 @@ begin
 		where d.drive_id > p_after order by d.drive_id limit p_limit;
 end $$;
 
-revoke all on function mediafs.permitted_drive(text, timestamptz, boolean, integer, text), mediafs.app_drive(text, text),
+revoke all on function mediafs.permitted_drive(text, timestamptz, boolean, integer, text), mediafs.app_drive(text, text), mediafs.any_session_drive(),
 	mediafs.session_writable_drive(), mediafs.signed_in(text), mediafs.find_drive(text, text), mediafs.list_drives(text, integer, integer) from public;
 grant execute on function mediafs.session_writable_drive(), mediafs.find_drive(text, text), mediafs.list_drives(text, integer, integer) to mediafs;
 
