@@ -64,7 +64,7 @@ func (d *Drive) fact(ctx context.Context, ino blobstore.Ino, name string) ([]byt
 	count, at, err := d.store.index.accesses(ctx, d.name, ino, uint64(n.id.birth))
 	switch {
 	case err != nil:
-		return nil, blobstore.ErrNoXattr //nolint:nilerr // the index has said what is wrong with it
+		return nil, blobstore.ErrNoXattr // the index has said what is wrong with it
 	case name == blobstore.XattrAccessCount:
 		return strconv.AppendInt(nil, count, 10), nil
 	case name == blobstore.XattrLastAccessed && count > 0:

@@ -106,7 +106,7 @@ func TestATokenFileThatMayBeAnothersIsRefused(t *testing.T) {
 	}
 	const anna, ben = 1001, 1002
 	dir := t.TempDir()
-	make := func(name string, uid int, mode os.FileMode) string {
+	put := func(name string, uid int, mode os.FileMode) string {
 		t.Helper()
 		path := filepath.Join(dir, name)
 		err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(auth.NewToken().Reveal()), 0o600),
@@ -116,7 +116,7 @@ func TestATokenFileThatMayBeAnothersIsRefused(t *testing.T) {
 		}
 		return path
 	}
-	hers, his, roots := make("anna/token", anna, 0o600), make("ben/token", ben, 0o600), make("etc/ben.token", 0, 0o600)
+	hers, his, roots := put("anna/token", anna, 0o600), put("ben/token", ben, 0o600), put("etc/ben.token", 0, 0o600)
 	link := func(target, name string, link func(string, string) error) string {
 		t.Helper()
 		path := filepath.Join(dir, name)
@@ -125,7 +125,7 @@ func TestATokenFileThatMayBeAnothersIsRefused(t *testing.T) {
 		}
 		return path
 	}
-	for _, good := range []string{hers, make("etc/anna.token", 0, 0o400)} {
+	for _, good := range []string{hers, put("etc/anna.token", 0, 0o400)} {
 		if token, err := (localUser{name: "anna", uid: anna, tokenFile: good}).read(); err != nil || token.IsZero() {
 			t.Errorf("%s: got %v", good, err)
 		}
@@ -141,11 +141,11 @@ func TestATokenFileThatMayBeAnothersIsRefused(t *testing.T) {
 		"a folder that is a link to root's": {link(filepath.Dir(roots), "anna/etc", os.Symlink) + "/ben.token", "symbolic link"},
 		"another name of his file":          {link(his, "anna/name", os.Link), "it belongs to user 1002"},
 		"another name of root's file":       {link(roots, "anna/name2", os.Link), "it has 2 names"},
-		"her file, which others can read":   {make("anna/open", anna, 0o644), "others can read it"},
+		"her file, which others can read":   {put("anna/open", anna, 0o644), "others can read it"},
 		"a pipe":                            {fifo, "not a plain file"},
 		"a folder":                          {filepath.Dir(hers), "not a plain file"},
 		"nothing":                           {filepath.Join(dir, "anna/none"), "no such file"},
-		"a file without a token":            {make("anna/empty", anna, 0o600), ""},
+		"a file without a token":            {put("anna/empty", anna, 0o600), ""},
 	} {
 		if c.want == "" {
 			if err := os.Truncate(c.path, 0); err != nil {
