@@ -49,7 +49,6 @@ var errnos = []struct {
 	{blobstore.ErrTextBusy, unix.ETXTBSY},
 	{blobstore.ErrNotSupported, unix.EOPNOTSUPP},
 	{blobstore.ErrUnavailable, unix.EIO},
-	{blobstore.ErrKept, unix.EIO},
 
 	{errBadHandle, unix.EBADF},
 	{errTooSmall, unix.ERANGE},
