@@ -19,15 +19,16 @@ func TestEveryCloseWaitsUntilTheDataIsStored(t *testing.T) {
 	check(t, err)
 	second, err := unix.Dup(int(file.Fd()))
 	check(t, err)
-	_, err = file.WriteString("to be stored")
-	check(t, err)
 
-	// Whoever stores the file has to wait for this transaction.
+	// Whoever stores the file has to wait for this transaction. It begins before anything is written, for what is written and not
+	// closed leaves by itself after some seconds.
 	ctx := context.Background()
 	conn, watcher := s.connect(t), s.connect(t)
 	tx, err := conn.Begin(ctx)
 	check(t, err)
 	_, err = tx.Exec(ctx, "SELECT FROM mediafs.nodes FOR UPDATE")
+	check(t, err)
+	_, err = file.WriteString("to be stored")
 	check(t, err)
 
 	closed := make(chan error, 2)
