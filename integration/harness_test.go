@@ -189,7 +189,8 @@ func finish(t testing.TB, ctx context.Context, cmd *exec.Cmd) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	cmd.WaitDelay = 10 * time.Second // for processes that it left behind and that hold its output
+	// For processes that hold its output: left behind by it, or forked by another test and on the way into a busy drive.
+	cmd.WaitDelay = time.Minute
 	err := cmd.Run()
 	r := result{command: strings.Join(cmd.Args, " "), stdout: stdout.String(), stderr: stderr.String()}
 	var exit *exec.ExitError
