@@ -43,8 +43,8 @@ type auditLog struct {
 	folder int  // descriptor; -1: not open yet
 	file   int  // of the month; -1: none
 	month  string
-	uid    int       // who owns the log: whoever owns .mediafs
-	gid    int       //
+	uid    int // who owns the log: whoever owns .mediafs
+	gid    int
 	synced time.Time // when the file was last made durable
 }
 
@@ -53,7 +53,7 @@ func newAuditLog() *auditLog { return &auditLog{folder: -1, file: -1} }
 // errNoAudit says that this process may not write the log.
 var errNoAudit = errors.New("may not be written to")
 
-// append writes lines at the end of this month's file. It returns how much of them is written, also with an error.
+// appendAudit writes lines at the end of this month's file. It returns how much of them is written, also with an error.
 func (s *Store) appendAudit(lines []byte) (int, error) {
 	l := s.audit
 	l.mu.Lock()
@@ -227,9 +227,8 @@ func (s *scribe) write(ctx context.Context, batch blobstore.Batch) error {
 	var ends []int // of lines, one an event
 	from := max(s.written-batch.First, 0)
 	for _, event := range batch.Events[from:] {
-		line, err := json.Marshal(&blobstore.AuditRecord{
-			Event: event, Drive: blobstore.DriveName(s.drive.name), User: s.user, Host: s.host, Mount: s.mount,
-		})
+		record := blobstore.AuditRecord{Event: event, Drive: blobstore.DriveName(s.drive.name), User: s.user, Host: s.host, Mount: s.mount}
+		line, err := record.MarshalJSON() // as it is: json.Marshal writes <, > and & otherwise
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,13 @@
 package dirstore
 
-import "mediafs/blobstore"
+import (
+	"database/sql"
+	"fmt"
+	"os"
+	"testing"
+
+	"mediafs/blobstore"
+)
 
 // Forgetful makes a store keep the descriptor of one folder and trust it for no time, so that every node is found by names.
 func Forgetful(s *Store) { s.folders.limit, s.trust = 1, 0 }
@@ -17,4 +24,25 @@ func Known(d blobstore.Drive) int {
 	drive.mu.Lock()
 	defer drive.mu.Unlock()
 	return len(drive.nodes)
+}
+
+// SetIndexVersion gives an index another version of its schema, and returns the file's bytes then.
+func SetIndexVersion(t testing.TB, path string, version int) []byte {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// In the file itself: what is in the write-ahead log alone is no byte of it.
+	if _, err := db.Exec(fmt.Sprintf("pragma user_version = %d; pragma wal_checkpoint(truncate)", version)); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
