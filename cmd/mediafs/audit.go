@@ -82,10 +82,16 @@ func runAudit(c *cli.Context) error {
 		failed = show.line(r)
 		return failed == nil
 	})
-	if err := errors.Join(failed, show.end()); err != nil {
-		return &failure{code: exitFailed, what: "print the log", why: err}
+	if err != nil {
+		return address.failedFor("audit log", err)
 	}
-	return address.failedFor("audit log", err)
+	if failed == nil {
+		failed = show.end()
+	}
+	if failed != nil {
+		return &failure{code: exitFailed, what: "print the log", why: failed}
+	}
+	return nil
 }
 
 // auditQuery reads the flags that say what is wanted.
