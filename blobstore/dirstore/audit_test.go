@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -124,7 +125,7 @@ func TestALineThatACrashHasTornIsPassedOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	torn := append(text, text[:len(text)/2]...) // ends within a line
+	torn := slices.Concat(text, text[:len(text)/2]) // ends within a line
 	if torn[len(torn)-1] == '\n' {
 		torn = torn[:len(torn)-1]
 	}
