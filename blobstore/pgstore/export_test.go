@@ -3,6 +3,8 @@ package pgstore
 import (
 	"context"
 
+	"github.com/jackc/pgx/v5"
+
 	"mediafs/auth"
 )
 
@@ -20,3 +22,11 @@ const (
 	Begin      = begin
 	LookupName = lookupName
 )
+
+// MigrateTo makes the schema as it was in a version.
+func MigrateTo(ctx context.Context, conn *pgx.Conn, version int32) error {
+	if err := makeRoles(ctx, conn); err != nil {
+		return err
+	}
+	return migrateTo(ctx, conn, version)
+}

@@ -102,33 +102,39 @@ func initialise(ctx context.Context, conn *pgx.Conn, o InitOptions) (InitReport,
 	if report.Before > schemaVersion() {
 		return report, ErrNewerSchema
 	}
-	_, err = conn.Exec(ctx, `
+	if err := migrateTo(ctx, conn, schemaVersion()); err != nil {
+		return report, err
+	}
+	report.After = schemaVersion()
+	report.Sessions, err = readSessions(ctx, conn, o.Tables)
+	return report, err
+}
+
+// migrateTo makes the schema, or brings it to a version. The roles are there.
+func migrateTo(ctx context.Context, conn *pgx.Conn, version int32) error {
+	_, err := conn.Exec(ctx, `
 		create schema if not exists mediafs authorization mediafs_owner;
 		grant usage on schema mediafs to mediafs;
 		set role mediafs_owner`)
 	if err != nil {
-		return report, err
+		return err
 	}
 	migrator, err := migrate.NewMigrator(ctx, conn, versionTable)
 	if err != nil {
-		return report, err
+		return err
 	}
 	files, err := fs.Sub(migrationFiles, "migrations")
 	if err != nil {
-		return report, err
+		return err
 	}
 	if err := migrator.LoadMigrations(files); err != nil {
-		return report, err
+		return err
 	}
-	if err := migrator.Migrate(ctx); err != nil {
-		return report, err
+	if err := migrator.MigrateTo(ctx, version); err != nil {
+		return err
 	}
-	report.After = schemaVersion()
-	if _, err := conn.Exec(ctx, "grant select on "+versionTable+" to mediafs; reset role"); err != nil {
-		return report, err
-	}
-	report.Sessions, err = readSessions(ctx, conn, o.Tables)
-	return report, err
+	_, err = conn.Exec(ctx, "grant select on "+versionTable+" to mediafs; reset role")
+	return err
 }
 
 // makeRoles sees to it that the two roles exist, and that this login may act as both.

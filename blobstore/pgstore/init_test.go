@@ -2,6 +2,7 @@ package pgstore_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -33,7 +34,8 @@ func TestADatabaseThatIsNoStoreOrOfAnotherVersionIsRefused(t *testing.T) {
 	if _, err := pgstore.Open(t.Context(), url, pgstore.Options{}); !errors.Is(err, pgstore.ErrNotInitialised) {
 		t.Errorf("an empty database: got %v, want %v", err, pgstore.ErrNotInitialised)
 	}
-	if _, err := pgstore.Init(t.Context(), url); err != nil {
+	report, err := pgstore.Init(t.Context(), url)
+	if err != nil {
 		t.Fatal(err)
 	}
 	conn, err := pgx.Connect(t.Context(), url)
@@ -41,16 +43,92 @@ func TestADatabaseThatIsNoStoreOrOfAnotherVersionIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(t.Context())
-	for version, want := range map[string]error{"version + 1": pgstore.ErrNewerSchema, "1": pgstore.ErrOlderSchema} {
-		if _, err := conn.Exec(t.Context(), "update mediafs.schema_version set version = "+version); err != nil {
+	for version, want := range map[int32]error{report.After + 1: pgstore.ErrNewerSchema, report.After - 1: pgstore.ErrOlderSchema, 1: pgstore.ErrOlderSchema} {
+		if _, err := conn.Exec(t.Context(), "update mediafs.schema_version set version = $1", version); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := pgstore.Open(t.Context(), url, pgstore.Options{}); !errors.Is(err, want) {
-			t.Errorf("version %s: got %v, want %v", version, err, want)
+			t.Errorf("version %d: got %v, want %v", version, err, want)
 		}
-		if _, err := conn.Exec(t.Context(), "update mediafs.schema_version set version = 2"); err != nil {
+	}
+}
+
+// The first stores were of version 2.
+func TestAStoreOfTheFirstVersionIsBroughtUpToDateWithAllThatIsInIt(t *testing.T) {
+	url := pgtest.New(t)
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	if err := pgstore.MigrateTo(t.Context(), conn, 2); err != nil {
+		t.Fatal(err)
+	}
+	content := strings.Repeat("written by an older program ", 100)
+	for _, user := range []string{"alice", "bob"} {
+		_, err := conn.Exec(t.Context(), `
+			insert into mediafs.accounts (user_id, role, token_hash) values ('`+user+`', 'user', sha256('mfs_`+user+`'));
+			select mediafs.open_drive('mfs_`+user+`', 65536, 1);
+			set mediafs.token = 'mfs_`+user+`';
+			set role mediafs;
+			select mediafs.make(drive_id, 1, 'photo', 16, 33152, 0, 0, 0, null, 2),
+				mediafs.put(drive_id, 16, 16, '{0}', '{-1}', array['`+content+user+`'::bytea], `+fmt.Sprint(len(content)+len(user))+`, 0, 3, 3),
+				mediafs.set_xattr(drive_id, 16, 'user.of', '`+user+`', 0, false, 4) from mediafs.drives;
+			update mediafs.drives set next_ino = 4096;
+			reset role`)
+		if err != nil {
 			t.Fatal(err)
 		}
+	}
+	report, err := pgstore.Init(t.Context(), url)
+	if err != nil || report.Before != 2 || report.After <= 2 {
+		t.Fatalf("got %+v, %v", report, err)
+	}
+	store, err := pgstore.Open(t.Context(), url, pgstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	for _, user := range []auth.UserID{"alice", "bob"} {
+		token, err := auth.ParseToken("mfs_" + string(user))
+		if err != nil {
+			t.Fatal(err)
+		}
+		session, err := store.Authenticate(t.Context(), token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		drive, err := store.Open(t.Context(), session)
+		if err != nil {
+			t.Fatal(err)
+		}
+		attr, err := drive.Lookup(t.Context(), blobstore.RootIno, "photo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := drive.Open(t.Context(), attr.Ino, blobstore.OpenRead)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := string(read(t, file, 1<<16, 0)), content+string(user); got != want {
+			t.Errorf("%s: got %d bytes, want the %d that were there", user, len(got), len(want))
+		}
+		value, err := drive.GetXattr(t.Context(), attr.Ino, "user.of")
+		if err != nil || string(value) != string(user) {
+			t.Errorf("%s: got the attribute %q, %v", user, value, err)
+		}
+		made, ino := create(t, drive.(*pgstore.Drive), "new")
+		write(t, made, []byte("by this program"), 0)
+		if err := errors.Join(made.Flush(t.Context()), made.Close(), file.Close(), drive.Close(t.Context())); err != nil || ino == attr.Ino {
+			t.Errorf("%s: got node %d, %v", user, ino, err)
+		}
+	}
+	guest, err := store.Open(t.Context(), auth.Guest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := guest.Close(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
