@@ -23,6 +23,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"mediafs/blobstore/pgstore/pgtest"
 )
 
@@ -318,16 +320,23 @@ var elsewhere = func() string {
 	return token + "." + base64.StdEncoding.EncodeToString(signature.Sum(nil))
 }()
 
+// newStoreOfApplication is a store of an application's people, and the application's database: a store in Postgres is there too, one
+// of folders is not.
+func newStoreOfApplication(t *testing.T, k kind) (*store, *application, *pgx.Conn) {
+	t.Helper()
+	s := bareStore(t, k, person{})
+	database := s.database
+	if k == folder {
+		database = pgtest.New(t)
+	}
+	app := startApplication(t, database, settings{})
+	s.mediafs(t, "init", "--store", s.address).ok(t)
+	return s, app, connect(t, database)
+}
+
 func TestASessionThatHasEndedMountsNothing(t *testing.T) {
 	onEachKind(t, func(t *testing.T, k kind) {
-		s := bareStore(t, k, person{})
-		database := s.database
-		if k == folder {
-			database = pgtest.New(t)
-		}
-		app := startApplication(t, database, settings{})
-		s.mediafs(t, "init", "--store", s.address).ok(t)
-		conn := connect(t, database)
+		s, app, conn := newStoreOfApplication(t, k)
 		change := func(sql string, m *member) {
 			t.Helper()
 			tag, err := conn.Exec(context.Background(), sql, m.id)

@@ -10,26 +10,17 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"mediafs/blobstore/pgstore/pgtest"
 )
 
 // The application's people while their drives are mounted: an admin has all drives for as long as they are one, and the others'
 // sessions end in every way in which the application ends them.
 func TestTheApplicationsPeopleWhileTheirDrivesAreMounted(t *testing.T) {
 	onEachKind(t, func(t *testing.T, k kind) {
-		s := bareStore(t, k, person{})
-		database := s.database
-		if k == folder {
-			database = pgtest.New(t)
-		}
-		app := startApplication(t, database, settings{})
-		s.mediafs(t, "init", "--store", s.address).ok(t)
+		s, app, conn := newStoreOfApplication(t, k)
 		var options []string
 		if k == folder {
 			options = []string{"--auth", app.url}
 		}
-		conn := connect(t, database)
 		change := func(sql string, m *member) {
 			t.Helper()
 			_, err := conn.Exec(context.Background(), sql, m.id)

@@ -306,14 +306,21 @@ func BenchmarkAudit(b *testing.B) {
 			d := benchDrive(b, 64<<10)
 			for b.Loop() {
 				b.StopTimer()
+				var last blobstore.Ino
 				for i := range files {
 					f, ino := benchFile(b, d, fmt.Sprint("photo", i))
 					f.Close()
+					last = ino
 					if recorded {
 						d.Record(blobstore.Event{Time: time.Now(), Action: blobstore.ActionOpen, Ino: ino, Path: fmt.Sprint("/photo", i), Count: 1, Result: blobstore.ResultOK})
 					}
 				}
-				time.Sleep(3 * time.Second) // what is recorded is stored
+				for count := []byte("0"); recorded && string(count) == "0"; { // until what is recorded is stored
+					var err error
+					if count, err = d.GetXattr(ctx, last, blobstore.XattrAccessCount); err != nil {
+						b.Fatal(err)
+					}
+				}
 				b.StartTimer()
 				for i := range files {
 					if err := d.Unlink(ctx, blobstore.RootIno, fmt.Sprint("photo", i)); err != nil {
