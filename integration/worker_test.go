@@ -1,0 +1,593 @@
+package integration
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A worker does what programs do in a folder of its own, chosen by a seed, until it is stopped or something fails, and keeps its history.
+type worker struct {
+	*history
+	folder  string // its path
+	root    int    // a descriptor of it, which leads to the drive whatever becomes of the mountpoint
+	random  *rand.Rand
+	handles []*handle
+	kept    bool // what was written is out of the program's hands at once, as on a store of folders
+
+	operation string        // the latest
+	err       error         // what ended it; nil: it was stopped
+	wrong     string        // what it found that can't be
+	longest   time.Duration // that an operation took
+	slowest   string        // which
+}
+
+// A handle is a file that a worker has open.
+type handle struct {
+	fd      int
+	file    int
+	changed bool // since it was last durable
+}
+
+// A job is workers at work.
+type job struct {
+	folder  string
+	workers []*worker
+	moment  chan struct{} // closed when as many operations have begun as the seed says
+	after   int64
+	begun   atomic.Int64
+	stopped atomic.Bool
+	done    sync.WaitGroup
+	ended   chan struct{} // closed when all workers have ended
+}
+
+const (
+	workersOfAJob  = 4
+	mostOperations = 300 // before the moment of a fault
+)
+
+// startJob sets workers to work in a new folder of a mount.
+func startJob(t *testing.T, m *mount, name string, seed uint64) *job {
+	t.Helper()
+	return startJobs(t, []*mount{m}, name, seed)[0]
+}
+
+// startJobs is startJob for several mounts of one drive, each with workers of its own. They have one moment.
+func startJobs(t *testing.T, mounts []*mount, name string, seed uint64) []*job {
+	t.Helper()
+	random := rand.New(rand.NewPCG(seed, 0))
+	moment, after := make(chan struct{}), 1+random.Int64N(mostOperations)
+	var jobs []*job
+	for i, m := range mounts {
+		j := &job{folder: m.path(fmt.Sprintf("%s-%d", name, i)), moment: moment, after: after, ended: make(chan struct{})}
+		check(t, unix.Mkdir(j.folder, 0o755))
+		for k := range workersOfAJob {
+			w := &worker{history: newHistory(), folder: path.Join(j.folder, fmt.Sprintf("worker-%d", k)), kept: m.s.kind == folder,
+				random: rand.New(rand.NewPCG(seed, uint64(1+i*workersOfAJob+k)))}
+			check(t, unix.Mkdir(w.folder, 0o755))
+			var err error
+			w.root, err = unix.Open(w.folder, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+			check(t, err)
+			// The folders themselves are not what is tested.
+			check(t, unix.Fsync(w.root))
+			j.workers = append(j.workers, w)
+		}
+		jobs = append(jobs, j)
+	}
+	for _, j := range jobs {
+		for _, w := range j.workers {
+			j.done.Go(func() { w.work(j) })
+		}
+		go func() {
+			j.done.Wait()
+			close(j.ended)
+		}()
+	}
+	return jobs
+}
+
+// stop has each worker end after the operation that it is at.
+func (j *job) stop() { j.stopped.Store(true) }
+
+// finish waits for the workers to end, lets go of what they have open, and fails the test if they found what can't be, or if an operation
+// took longer than limit.
+func (j *job) finish(t *testing.T, limit time.Duration) {
+	t.Helper()
+	j.stop()
+	select {
+	case <-j.ended:
+	case <-time.After(deadline):
+		var at []string
+		for _, w := range j.workers {
+			at = append(at, w.operation)
+		}
+		t.Fatalf("an operation still hangs after %v: one of %s", deadline, strings.Join(at, ", "))
+	}
+	for _, w := range j.workers {
+		if w.wrong != "" {
+			t.Errorf("%s: %s", w.folder, w.wrong)
+		}
+		if w.longest > limit {
+			t.Errorf("%s: %s took %v, which is longer than its deadline", w.folder, w.slowest, w.longest)
+		}
+		for _, h := range w.handles {
+			if c := w.files[h.file]; unix.Close(h.fd) != nil {
+				c.doubtful = true
+			} else if h.changed {
+				c.isDurable()
+			}
+		}
+		_ = unix.Close(w.root)
+	}
+}
+
+// errors are what ended workers.
+func (j *job) errors() (errs []error) {
+	for _, w := range j.workers {
+		if w.err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", w.operation, w.err))
+		}
+	}
+	return errs
+}
+
+// check fails the test unless all workers' folders are as their histories allow. crashed: the database server did. exact: what was written is not
+// lost even if it was not synced.
+func (j *job) check(t *testing.T, crashed, exact bool) {
+	t.Helper()
+	for _, w := range j.workers {
+		got, err := look(w.folder)
+		if err != nil {
+			t.Errorf("%s: %v", w.folder, err)
+			continue
+		}
+		if reason := w.differs(got, crashed, exact); reason != "" {
+			t.Errorf("%s, whose last operation was %s (%v): %s", w.folder, w.operation, w.err, reason)
+		}
+	}
+}
+
+// work is done when the job is stopped or an operation fails.
+func (w *worker) work(j *job) {
+	operations := []struct {
+		weight int
+		what   string
+		do     func() error
+	}{
+		{14, "create", w.create}, {8, "open", w.openAgain}, {24, "write", w.write}, {6, "truncate", w.truncate}, {3, "punch", w.punch},
+		{8, "fsync", w.sync}, {10, "close", w.closeOne}, {6, "read", w.read}, {7, "rename", w.rename}, {2, "exchange", w.exchange},
+		{3, "link", w.link}, {6, "unlink", w.unlink}, {2, "symlink", w.symlink}, {2, "mkdir", w.mkdir}, {1, "rmdir", w.rmdir},
+		{2, "rename a folder", w.renameFolder}, {2, "fsync the folder", w.syncFolder},
+	}
+	total := 0
+	for _, o := range operations {
+		total += o.weight
+	}
+	for !j.stopped.Load() && w.err == nil && w.wrong == "" {
+		chosen := w.random.IntN(total)
+		for _, o := range operations {
+			if chosen -= o.weight; chosen >= 0 {
+				continue
+			}
+			if j.begun.Add(1) == j.after {
+				close(j.moment)
+			}
+			w.operation = o.what
+			begun := time.Now()
+			w.err = o.do()
+			if took := time.Since(begun); took > w.longest {
+				w.longest, w.slowest = took, o.what
+			}
+			break
+		}
+	}
+}
+
+// retry does a system call again that a signal has interrupted.
+func retry(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// pick chooses one of the paths of a kind; "" if there is none.
+func (w *worker) pick(kinds ...fileKind) string {
+	t := w.now()
+	var paths []string
+	for p, e := range t {
+		if slices.Contains(kinds, e.kind) {
+			paths = append(paths, p)
+		}
+	}
+	if len(paths) == 0 {
+		return ""
+	}
+	slices.Sort(paths)
+	return paths[w.random.IntN(len(paths))]
+}
+
+// free chooses a path that nothing has, in the folder or in one of those in it; "" if it is none this time.
+func (w *worker) free() string {
+	t := w.now()
+	dir := ""
+	if w.random.IntN(3) == 0 {
+		dir = w.pick(aFolder)
+	}
+	p := path.Join(dir, string(rune('a'+w.random.IntN(12))))
+	if _, taken := t[p]; taken {
+		return ""
+	}
+	return p
+}
+
+// with is the step that gives a path something.
+func with(p string, e entry) step {
+	return func(t tree) (tree, bool) {
+		if _, taken := t[p]; taken || !t.hasFolder(path.Dir(p)) {
+			return nil, false
+		}
+		next := maps.Clone(t)
+		next[p] = e
+		return next, true
+	}
+}
+
+func (t tree) hasFolder(p string) bool { return p == "." || t[p].kind == aFolder }
+
+const mostHandles = 6
+
+func (w *worker) create() error {
+	p := w.free()
+	if p == "" || len(w.handles) >= mostHandles {
+		return nil
+	}
+	number := len(w.files)
+	w.files[number] = &contents{}
+	h := &handle{file: number, changed: true}
+	err := w.do(with(p, entry{kind: aFile, file: number}), false, func() error {
+		return retry(func() (err error) {
+			h.fd, err = unix.Openat(w.root, p, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o644)
+			return err
+		})
+	})
+	if err == nil {
+		w.handles = append(w.handles, h)
+	}
+	return err
+}
+
+func (w *worker) openAgain() error {
+	p := w.pick(aFile)
+	if p == "" || len(w.handles) >= mostHandles {
+		return nil
+	}
+	h := &handle{file: w.now()[p].file}
+	err := retry(func() (err error) {
+		h.fd, err = unix.Openat(w.root, p, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err == nil {
+		w.handles = append(w.handles, h)
+	}
+	return err
+}
+
+func (w *worker) anyHandle() *handle {
+	if len(w.handles) == 0 {
+		return nil
+	}
+	return w.handles[w.random.IntN(len(w.handles))]
+}
+
+// change is what all changes of a file's content have in common.
+func (w *worker) change(h *handle, change func(c *contents) error) error {
+	c := w.files[h.file]
+	h.changed = true
+	err := change(c)
+	if err != nil {
+		c.doubtful = true
+	} else if w.kept {
+		c.isDurable()
+	}
+	return err
+}
+
+// largestFile is beyond a few chunks, and small enough for many moments.
+const largestFile = 2 << 20
+
+func (w *worker) write() error {
+	h := w.anyHandle()
+	if h == nil {
+		return nil
+	}
+	size := 1 + w.random.IntN(8<<10)
+	if w.random.IntN(8) == 0 {
+		size = 1 + w.random.IntN(700<<10)
+	}
+	data := make([]byte, size)
+	for i := 0; i < len(data); i += 8 {
+		n := w.random.Uint64()
+		for k := range min(8, len(data)-i) {
+			data[i+k] = byte(n >> (8 * k))
+		}
+	}
+	off := len(w.files[h.file].latest) // append
+	if off+size > largestFile || w.random.IntN(3) == 0 {
+		off = w.random.IntN(largestFile / 8)
+	}
+	return w.change(h, func(c *contents) error {
+		c.write(off, data)
+		for done := 0; done < len(data); {
+			var n int
+			err := retry(func() (err error) {
+				n, err = unix.Pwrite(h.fd, data[done:], int64(off+done))
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			c.wrote(off+done, data[done:done+n])
+			done += n
+		}
+		return nil
+	})
+}
+
+func (w *worker) truncate() error {
+	h := w.anyHandle()
+	if h == nil {
+		return nil
+	}
+	size := w.random.IntN(1 + 2*len(w.files[h.file].latest))
+	if w.random.IntN(4) == 0 {
+		size = 0
+	}
+	return w.change(h, func(c *contents) error {
+		c.cut(size)
+		err := retry(func() error { return unix.Ftruncate(h.fd, int64(size)) })
+		if err == nil {
+			c.wasCut(size)
+		}
+		return err
+	})
+}
+
+func (w *worker) punch() error {
+	h := w.anyHandle()
+	if h == nil || len(w.files[h.file].latest) == 0 {
+		return nil
+	}
+	size := len(w.files[h.file].latest)
+	off := w.random.IntN(size)
+	hole := make([]byte, 1+w.random.IntN(size-off))
+	return w.change(h, func(c *contents) error {
+		c.write(off, hole)
+		err := retry(func() error {
+			return unix.Fallocate(h.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, int64(off), int64(len(hole)))
+		})
+		if err == nil {
+			c.wrote(off, hole)
+		}
+		return err
+	})
+}
+
+// named is the step of what makes a file durable: it has to be there.
+func (w *worker) named(file int) step {
+	t := w.now()
+	has := func(t tree) bool {
+		for _, e := range t {
+			if e.kind == aFile && e.file == file {
+				return true
+			}
+		}
+		return false
+	}
+	was := has(t)
+	return func(t tree) (tree, bool) { return t, !was || has(t) }
+}
+
+// durably is what fsync and close have in common. What makes nothing durable is none of the history.
+func (w *worker) durably(h *handle, operation func() error) error {
+	if !h.changed {
+		return operation()
+	}
+	c := w.files[h.file]
+	step := w.named(h.file)
+	if _, ok := step(tree{}); ok { // without a name there is nothing to be found
+		return operation()
+	}
+	err := w.do(step, true, operation)
+	if err != nil {
+		c.doubtful = true
+		return err
+	}
+	c.isDurable()
+	h.changed = false
+	return nil
+}
+
+func (w *worker) sync() error {
+	h := w.anyHandle()
+	if h == nil {
+		return nil
+	}
+	return w.durably(h, func() error { return retry(func() error { return unix.Fsync(h.fd) }) })
+}
+
+func (w *worker) closeOne() error {
+	h := w.anyHandle()
+	if h == nil {
+		return nil
+	}
+	w.handles = slices.DeleteFunc(w.handles, func(other *handle) bool { return other == h }) // close(2) closes even if it fails
+	return w.durably(h, func() error { return unix.Close(h.fd) })
+}
+
+// read compares what is read of an open file with what was written.
+func (w *worker) read() error {
+	h := w.anyHandle()
+	if h == nil {
+		return nil
+	}
+	c := w.files[h.file]
+	off := w.random.IntN(len(c.latest) + 1)
+	buffer := make([]byte, 1+w.random.IntN(100<<10))
+	var n int
+	err := retry(func() (err error) {
+		n, err = unix.Pread(h.fd, buffer, int64(off))
+		return err
+	})
+	if want := c.latest[off:min(off+len(buffer), len(c.latest))]; err == nil && !bytes.Equal(buffer[:n], want) {
+		w.wrong = fmt.Sprintf("file %d at %d reads as %d bytes that are not the %d that were written, from %d on", h.file, off, n, len(want),
+			firstDifference(buffer[:n], want))
+	}
+	return err
+}
+
+// moved is the step of a renaming: what was at the new path is replaced.
+func moved(from, to string) step {
+	return func(t tree) (tree, bool) {
+		e, ok := t[from]
+		if !ok || !t.hasFolder(path.Dir(to)) {
+			return nil, false
+		}
+		if there, ok := t[to]; ok && e.kind == aFile && there.kind == aFile && there.file == e.file {
+			return t, true // rename(2): two names of one file stay
+		}
+		next := make(tree)
+		for p, e := range t {
+			switch {
+			case p == to:
+			case p == from:
+				next[to] = e
+			case strings.HasPrefix(p, from+"/"):
+				next[to+strings.TrimPrefix(p, from)] = e
+			default:
+				next[p] = e
+			}
+		}
+		return next, true
+	}
+}
+
+func (w *worker) rename() error {
+	from, to := w.pick(aFile, aLink), w.free()
+	if to == "" {
+		to = w.pick(aFile)
+	}
+	if from == "" || to == "" || from == to {
+		return nil
+	}
+	return w.do(moved(from, to), false, func() error { return unix.Renameat(w.root, from, w.root, to) })
+}
+
+func (w *worker) exchange() error {
+	a, b := w.pick(aFile), w.pick(aFile)
+	if a == "" || a == b {
+		return nil
+	}
+	exchanged := func(t tree) (tree, bool) {
+		one, ok := t[a]
+		other, also := t[b]
+		if !ok || !also {
+			return nil, false
+		}
+		next := maps.Clone(t)
+		next[a], next[b] = other, one
+		return next, true
+	}
+	return w.do(exchanged, false, func() error { return unix.Renameat2(w.root, a, w.root, b, unix.RENAME_EXCHANGE) })
+}
+
+func (w *worker) link() error {
+	from, to := w.pick(aFile), w.free()
+	if from == "" || to == "" {
+		return nil
+	}
+	linked := func(t tree) (tree, bool) {
+		e, ok := t[from]
+		if !ok {
+			return nil, false
+		}
+		return with(to, e)(t)
+	}
+	return w.do(linked, false, func() error { return unix.Linkat(w.root, from, w.root, to, 0) })
+}
+
+// without is the step that takes a path away.
+func without(p string) step {
+	return func(t tree) (tree, bool) {
+		if _, ok := t[p]; !ok {
+			return nil, false
+		}
+		next := maps.Clone(t)
+		delete(next, p)
+		return next, true
+	}
+}
+
+func (w *worker) unlink() error {
+	p := w.pick(aFile, aLink)
+	if p == "" {
+		return nil
+	}
+	return w.do(without(p), false, func() error { return unix.Unlinkat(w.root, p, 0) })
+}
+
+func (w *worker) symlink() error {
+	p := w.free()
+	if p == "" {
+		return nil
+	}
+	target := fmt.Sprintf("to/%d", w.random.IntN(1000))
+	return w.do(with(p, entry{kind: aLink, target: target}), false, func() error { return unix.Symlinkat(target, w.root, p) })
+}
+
+func (w *worker) mkdir() error {
+	p := fmt.Sprintf("d%d", w.random.IntN(4))
+	if _, taken := w.now()[p]; taken {
+		return nil
+	}
+	return w.do(with(p, entry{kind: aFolder}), false, func() error { return unix.Mkdirat(w.root, p, 0o755) })
+}
+
+func (w *worker) rmdir() error {
+	p := w.pick(aFolder)
+	if p == "" {
+		return nil
+	}
+	for other := range w.now() {
+		if strings.HasPrefix(other, p+"/") {
+			return nil
+		}
+	}
+	return w.do(without(p), false, func() error { return unix.Unlinkat(w.root, p, unix.AT_REMOVEDIR) })
+}
+
+func (w *worker) renameFolder() error {
+	from, to := w.pick(aFolder), fmt.Sprintf("d%d", w.random.IntN(4))
+	if _, taken := w.now()[to]; from == "" || taken {
+		return nil
+	}
+	return w.do(moved(from, to), false, func() error { return unix.Renameat(w.root, from, w.root, to) })
+}
+
+// syncFolder makes the names durable.
+func (w *worker) syncFolder() error {
+	same := func(t tree) (tree, bool) { return t, true }
+	return w.do(same, true, func() error { return retry(func() error { return unix.Fsync(w.root) }) })
+}
