@@ -76,7 +76,7 @@ func TestFaultTheProgramIsKilled(t *testing.T) {
 		before := make(past)
 		atManyMoments(t, func(t *testing.T, seed uint64, name string) {
 			j := startJob(t, m, name, seed)
-			<-j.moment
+			j.awaitMoment(t)
 			m.kill(t)
 			j.finish(t, usualTimeout+slack)
 			m.clear(t)
@@ -84,6 +84,7 @@ func TestFaultTheProgramIsKilled(t *testing.T) {
 			j.check(t, false, false)
 			before.isUnchanged(t)
 			before.add(t, j)
+			j.end()
 		})
 		m.unmount(t)
 	})
@@ -118,16 +119,17 @@ func TestFaultTheDatabaseEnds(t *testing.T) {
 			before := make(past)
 			atManyMoments(t, func(t *testing.T, seed uint64, name string) {
 				j := startJob(t, m, name, seed)
-				<-j.moment
-				j.stop()
+				j.awaitMoment(t)
+				j.tell(t, order{Finish: true, Limit: usualTimeout + slack})
 				check(t, end(cluster))
 				check(t, cluster.Start())
-				j.finish(t, usualTimeout+slack)
+				j.finished(t)
 				// The mount finds the server again by itself.
 				writeFile(t, m.path("after-"+name), "the server is back")
 				j.check(t, true, false)
 				before.isUnchanged(t)
 				before.add(t, j)
+				j.end()
 				m.unmount(t)
 				m = s.mountAt(t, alice, m.point)
 				before.isUnchanged(t)
@@ -150,18 +152,16 @@ func TestFaultTheConnectionIsLostForAWhile(t *testing.T) {
 			before := make(past)
 			atManyMoments(t, func(t *testing.T, seed uint64, name string) {
 				j := startJob(t, m, name, seed)
-				<-j.moment
+				j.awaitMoment(t)
 				wire.lose(what)
 				lasts(t, 10*time.Second)
 				check(t, wire.mend())
 				writeFile(t, m.path("after-"+name), "the connection is back")
-				j.finish(t, usualTimeout+slack)
-				for _, err := range j.errors() {
-					t.Log(err)
-				}
+				t.Log(j.finish(t, usualTimeout+slack))
 				j.check(t, false, true)
 				before.isUnchanged(t)
 				before.add(t, j)
+				j.end()
 				m.unmount(t)
 				m = s.mountAt(t, alice, m.point)
 				before.isUnchanged(t)
@@ -203,7 +203,7 @@ func TestFaultTheConnectionIsLostForLong(t *testing.T) {
 				writeFile(t, known, "known")
 				check(t, stat(known))
 				j := startJob(t, m, name, seed)
-				<-j.moment
+				j.awaitMoment(t)
 				wire.lose(what)
 				lasts(t, timeout+2*time.Second)
 				check(t, stat(known))
@@ -215,10 +215,7 @@ func TestFaultTheConnectionIsLostForLong(t *testing.T) {
 				}
 				check(t, wire.mend())
 				waitUntil(t, "the drive works again", func() bool { return os.WriteFile(m.path("after-"+name), nil, 0o644) == nil })
-				j.finish(t, timeout+slack)
-				for _, err := range j.errors() {
-					t.Log(err)
-				}
+				t.Log(j.finish(t, timeout+slack))
 				j.check(t, false, true)
 				before.isUnchanged(t)
 				m.unmount(t)
@@ -226,6 +223,7 @@ func TestFaultTheConnectionIsLostForLong(t *testing.T) {
 				j.check(t, false, true)
 				before.isUnchanged(t)
 				before.add(t, j)
+				j.end()
 			})
 			m.unmount(t)
 		})

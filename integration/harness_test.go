@@ -28,7 +28,22 @@ const deadline = 5 * time.Minute
 // work is a folder for what all tests share; everybody may read it.
 var work string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+// helpers are what the test program does when it runs itself as another process, by the name in the environment variable
+// helperEnv.
+var helpers = map[string]func(args []string) error{}
+
+const helperEnv = "INTEGRATION_TEST_HELPER"
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(helperEnv); name != "" {
+		if err := helpers[name](os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) (code int) {
 	// Files of the tests have the modes that the tests give, and other users reach what they should.

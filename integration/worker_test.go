@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,86 +39,58 @@ type handle struct {
 	changed bool // since it was last durable
 }
 
-// A job is workers at work.
-type job struct {
-	folder  string
+// crew are the workers of a job, in the job's process.
+type crew struct {
 	workers []*worker
-	moment  chan struct{} // closed when as many operations have begun as the seed says
-	after   int64
+	after   int64         // the moment is when as many operations have begun
+	moment  chan struct{} // closed then
 	begun   atomic.Int64
 	stopped atomic.Bool
 	done    sync.WaitGroup
-	ended   chan struct{} // closed when all workers have ended
 }
 
-const (
-	workersOfAJob  = 4
-	mostOperations = 300 // before the moment of a fault
-)
-
-// startJob sets workers to work in a new folder of a mount.
-func startJob(t *testing.T, m *mount, name string, seed uint64) *job {
-	t.Helper()
-	return startJobs(t, []*mount{m}, name, seed)[0]
+// assemble makes the workers of a job, each with a folder. kept: the mount is of a store of folders.
+func assemble(folder string, seed uint64, after int64, kept bool) (*crew, error) {
+	c := &crew{after: after, moment: make(chan struct{})}
+	for k := range workersOfAJob {
+		w := &worker{history: newHistory(), folder: path.Join(folder, fmt.Sprintf("worker-%d", k)), kept: kept,
+			random: rand.New(rand.NewPCG(seed, uint64(1+k)))}
+		if err := unix.Mkdir(w.folder, 0o755); err != nil {
+			return nil, err
+		}
+		var err error
+		if w.root, err = unix.Open(w.folder, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+			return nil, err
+		}
+		// The folders themselves are not what is tested.
+		if err := unix.Fsync(w.root); err != nil {
+			return nil, err
+		}
+		c.workers = append(c.workers, w)
+	}
+	return c, nil
 }
 
-// startJobs is startJob for several mounts of one drive, each with workers of its own. They have one moment.
-func startJobs(t *testing.T, mounts []*mount, name string, seed uint64) []*job {
-	t.Helper()
-	random := rand.New(rand.NewPCG(seed, 0))
-	moment, after := make(chan struct{}), 1+random.Int64N(mostOperations)
-	var jobs []*job
-	for i, m := range mounts {
-		j := &job{folder: m.path(fmt.Sprintf("%s-%d", name, i)), moment: moment, after: after, ended: make(chan struct{})}
-		check(t, unix.Mkdir(j.folder, 0o755))
-		for k := range workersOfAJob {
-			w := &worker{history: newHistory(), folder: path.Join(j.folder, fmt.Sprintf("worker-%d", k)), kept: m.s.kind == folder,
-				random: rand.New(rand.NewPCG(seed, uint64(1+i*workersOfAJob+k)))}
-			check(t, unix.Mkdir(w.folder, 0o755))
-			var err error
-			w.root, err = unix.Open(w.folder, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-			check(t, err)
-			// The folders themselves are not what is tested.
-			check(t, unix.Fsync(w.root))
-			j.workers = append(j.workers, w)
-		}
-		jobs = append(jobs, j)
+func (c *crew) start() {
+	for _, w := range c.workers {
+		c.done.Go(func() { w.work(c) })
 	}
-	for _, j := range jobs {
-		for _, w := range j.workers {
-			j.done.Go(func() { w.work(j) })
-		}
-		go func() {
-			j.done.Wait()
-			close(j.ended)
-		}()
-	}
-	return jobs
 }
 
-// stop has each worker end after the operation that it is at.
-func (j *job) stop() { j.stopped.Store(true) }
-
-// finish waits for the workers to end, lets go of what they have open, and fails the test if they found what can't be, or if an operation
-// took longer than limit.
-func (j *job) finish(t *testing.T, limit time.Duration) {
-	t.Helper()
-	j.stop()
-	select {
-	case <-j.ended:
-	case <-time.After(deadline):
-		var at []string
-		for _, w := range j.workers {
-			at = append(at, w.operation)
+// finish waits for the workers to end and lets go of what they have open. It returns what ended them, and what they found that can't be: an
+// operation that took longer than limit is among that.
+func (c *crew) finish(limit time.Duration) (failed, wrong []string) {
+	c.stopped.Store(true)
+	c.done.Wait()
+	for _, w := range c.workers {
+		if w.err != nil {
+			failed = append(failed, fmt.Sprintf("%s: %s: %v", w.folder, w.operation, w.err))
 		}
-		t.Fatalf("an operation still hangs after %v: one of %s", deadline, strings.Join(at, ", "))
-	}
-	for _, w := range j.workers {
 		if w.wrong != "" {
-			t.Errorf("%s: %s", w.folder, w.wrong)
+			wrong = append(wrong, w.folder+": "+w.wrong)
 		}
 		if w.longest > limit {
-			t.Errorf("%s: %s took %v, which is longer than its deadline", w.folder, w.slowest, w.longest)
+			wrong = append(wrong, fmt.Sprintf("%s: %s took %v, which is longer than its deadline", w.folder, w.slowest, w.longest))
 		}
 		for _, h := range w.handles {
 			if c := w.files[h.file]; unix.Close(h.fd) != nil {
@@ -128,38 +99,31 @@ func (j *job) finish(t *testing.T, limit time.Duration) {
 				c.isDurable()
 			}
 		}
-		_ = unix.Close(w.root)
-	}
-}
-
-// errors are what ended workers.
-func (j *job) errors() (errs []error) {
-	for _, w := range j.workers {
-		if w.err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", w.operation, w.err))
+		if err := unix.Close(w.root); err != nil {
+			wrong = append(wrong, w.folder+": close the folder: "+err.Error())
 		}
 	}
-	return errs
+	return failed, wrong
 }
 
-// check fails the test unless all workers' folders are as their histories allow. crashed: the database server did. exact: what was written is not
-// lost even if it was not synced.
-func (j *job) check(t *testing.T, crashed, exact bool) {
-	t.Helper()
-	for _, w := range j.workers {
+// check says which folders are not as their workers' histories allow, and in what. crashed: the database server did. exact: what was
+// written is not lost even if it was not synced.
+func (c *crew) check(crashed, exact bool) (wrong []string) {
+	for _, w := range c.workers {
 		got, err := look(w.folder)
+		reason := w.differs(got, crashed, exact)
 		if err != nil {
-			t.Errorf("%s: %v", w.folder, err)
-			continue
+			reason = err.Error()
 		}
-		if reason := w.differs(got, crashed, exact); reason != "" {
-			t.Errorf("%s, whose last operation was %s (%v): %s", w.folder, w.operation, w.err, reason)
+		if reason != "" {
+			wrong = append(wrong, fmt.Sprintf("%s, whose last operation was %s (%v): %s", w.folder, w.operation, w.err, reason))
 		}
 	}
+	return wrong
 }
 
-// work is done when the job is stopped or an operation fails.
-func (w *worker) work(j *job) {
+// work goes on until the crew is stopped or an operation fails.
+func (w *worker) work(c *crew) {
 	operations := []struct {
 		weight int
 		what   string
@@ -174,14 +138,14 @@ func (w *worker) work(j *job) {
 	for _, o := range operations {
 		total += o.weight
 	}
-	for !j.stopped.Load() && w.err == nil && w.wrong == "" {
+	for !c.stopped.Load() && w.err == nil && w.wrong == "" {
 		chosen := w.random.IntN(total)
 		for _, o := range operations {
 			if chosen -= o.weight; chosen >= 0 {
 				continue
 			}
-			if j.begun.Add(1) == j.after {
-				close(j.moment)
+			if c.begun.Add(1) == c.after {
+				close(c.moment)
 			}
 			w.operation = o.what
 			begun := time.Now()

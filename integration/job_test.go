@@ -1,0 +1,207 @@
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A job is workers at work in a process of their own. Were they in this one, every process that it starts would have what they have open for a
+// moment, and close it as it begins; while the database is away that waits, and so the database could not be started.
+type job struct {
+	folder  string
+	cmd     *exec.Cmd
+	orders  *json.Encoder
+	answers chan answer
+	moment  chan struct{} // closed when as many operations have begun as the seed says
+	end     func()        // of the process
+}
+
+// An order is what a job is told to do.
+type order struct {
+	Finish         bool          // stop after the operations that go on
+	Limit          time.Duration // of how long one of them may have taken
+	Check          bool
+	Crashed, Exact bool
+}
+
+// An answer is what a job says: when its moment has come, and after each order.
+type answer struct {
+	Moment        bool
+	Failed, Wrong []string
+}
+
+const (
+	workersOfAJob  = 4
+	mostOperations = 300 // before the moment of a fault
+)
+
+func init() { helpers["job"] = runJob }
+
+// startJob sets workers to work in a new folder of a mount.
+func startJob(t *testing.T, m *mount, name string, seed uint64) *job {
+	t.Helper()
+	j := &job{folder: m.path(name), answers: make(chan answer, 1), moment: make(chan struct{})}
+	check(t, unix.Mkdir(j.folder, 0o755))
+	program, err := os.Executable()
+	check(t, err)
+	after := 1 + rand.New(rand.NewPCG(seed, 0)).Int64N(mostOperations)
+	j.cmd = person{}.command(context.Background(), "/", program, j.folder, strconv.FormatUint(seed, 10), strconv.FormatInt(after, 10),
+		strconv.FormatBool(m.s.kind == folder))
+	j.cmd.Env = append(j.cmd.Env, helperEnv+"=job")
+	j.cmd.Stderr = t.Output()
+	stdin, err := j.cmd.StdinPipe()
+	check(t, err)
+	stdout, err := j.cmd.StdoutPipe()
+	check(t, err)
+	check(t, j.cmd.Start())
+	j.orders = json.NewEncoder(stdin)
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		defer close(j.answers)
+		said := json.NewDecoder(stdout)
+		for {
+			var a answer
+			if said.Decode(&a) != nil {
+				return
+			}
+			if a.Moment {
+				close(j.moment)
+			} else {
+				j.answers <- a
+			}
+		}
+	})
+	j.end = sync.OnceFunc(func() {
+		_ = stdin.Close() // tells it to end
+		reading.Wait()
+		if err := j.cmd.Wait(); err != nil {
+			t.Errorf("the job in %s: %v", j.folder, err)
+		}
+	})
+	t.Cleanup(func() {
+		_ = j.cmd.Process.Kill() // or it has ended
+		stdin.Close()
+	})
+	return j
+}
+
+// awaitMoment returns when it has come.
+func (j *job) awaitMoment(t *testing.T) {
+	t.Helper()
+	select {
+	case <-j.moment:
+	case a := <-j.answers:
+		t.Fatalf("the job in %s ended before its moment: %v %v", j.folder, a.Failed, a.Wrong)
+	case <-time.After(deadline):
+		t.Fatalf("the moment of the job in %s did not come", j.folder)
+	}
+}
+
+// ask gives an order and returns the answer.
+func (j *job) ask(t *testing.T, o order) answer {
+	t.Helper()
+	j.tell(t, o)
+	return j.answer(t)
+}
+
+func (j *job) tell(t *testing.T, o order) {
+	t.Helper()
+	check(t, j.orders.Encode(o))
+}
+
+func (j *job) answer(t *testing.T) answer {
+	t.Helper()
+	select {
+	case a, ok := <-j.answers:
+		if !ok {
+			t.Fatalf("the job in %s is gone", j.folder)
+		}
+		return a
+	case <-time.After(deadline):
+		t.Fatalf("the job in %s does not answer: an operation hangs", j.folder)
+		panic("unreachable")
+	}
+}
+
+// finish stops the workers and returns what ended them before. It fails the test if they found what can't be, or if an operation took
+// longer than limit.
+func (j *job) finish(t *testing.T, limit time.Duration) (failed []string) {
+	t.Helper()
+	j.tell(t, order{Finish: true, Limit: limit})
+	return j.finished(t)
+}
+
+// finished is the second half of finish.
+func (j *job) finished(t *testing.T) (failed []string) {
+	t.Helper()
+	a := j.answer(t)
+	for _, wrong := range a.Wrong {
+		t.Error(wrong)
+	}
+	return a.Failed
+}
+
+// check fails the test unless all folders are as the histories of their workers allow.
+func (j *job) check(t *testing.T, crashed, exact bool) {
+	t.Helper()
+	for _, wrong := range j.ask(t, order{Check: true, Crashed: crashed, Exact: exact}).Wrong {
+		t.Error(wrong)
+	}
+}
+
+// runJob is the job's process.
+func runJob(args []string) error {
+	seed, err := strconv.ParseUint(args[1], 10, 64)
+	if err != nil {
+		return err
+	}
+	after, err := strconv.ParseInt(args[2], 10, 64)
+	if err != nil {
+		return err
+	}
+	c, err := assemble(args[0], seed, after, args[3] == "true")
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex // one says something at a time
+	said := json.NewEncoder(os.Stdout)
+	say := func(a answer) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return said.Encode(a)
+	}
+	c.start()
+	go func() { // ends with the process
+		<-c.moment
+		_ = say(answer{Moment: true}) // who listens may be gone
+	}()
+	orders := json.NewDecoder(os.Stdin)
+	for {
+		var o order
+		if orders.Decode(&o) != nil {
+			return nil
+		}
+		var a answer
+		switch {
+		case o.Finish:
+			a.Failed, a.Wrong = c.finish(o.Limit)
+		case o.Check:
+			a.Wrong = c.check(o.Crashed, o.Exact)
+		default:
+			return fmt.Errorf("no such order: %+v", o)
+		}
+		if err := say(a); err != nil {
+			return err
+		}
+	}
+}
