@@ -118,12 +118,11 @@ func TestFaultTheDatabaseEnds(t *testing.T) {
 			m := s.mount(t, alice)
 			before := make(past)
 			atManyMoments(t, func(t *testing.T, seed uint64, name string) {
-				j := startJob(t, m, name, seed)
+				j := startShortJob(t, m, name, seed)
 				j.awaitMoment(t)
-				j.tell(t, order{Finish: true, Limit: usualTimeout + slack})
 				check(t, end(cluster))
 				check(t, cluster.Start())
-				j.finished(t)
+				j.finish(t, usualTimeout+slack)
 				// The mount finds the server again by itself.
 				writeFile(t, m.path("after-"+name), "the server is back")
 				j.check(t, true, false)

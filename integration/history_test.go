@@ -21,6 +21,7 @@ type history struct {
 	last    step              // the latest operation on names; nil: none since trees was brought up to date
 	failed  bool              // last gave an error: it may be done or not
 	durable bool              // last, if it gave none, made all before it durable
+	log     []string          // what was done since something was durable, and that
 }
 
 // A tree is the names in a folder and below it, by path.
@@ -50,20 +51,23 @@ func newHistory() *history {
 
 // now is the names as they are if nothing is taken back.
 func (h *history) now() tree {
-	h.settle()
-	return h.trees[len(h.trees)-1]
+	t := h.trees[len(h.trees)-1]
+	if h.last == nil || h.failed {
+		return t
+	}
+	next, ok := h.last(t)
+	if !ok {
+		panic("the worker did what can't be done")
+	}
+	return next
 }
 
 // settle has the latest operation be one of those before. It did not fail.
 func (h *history) settle() {
-	if h.last == nil || h.failed {
+	if h.last == nil {
 		return
 	}
-	next, ok := h.last(h.trees[len(h.trees)-1])
-	if !ok {
-		panic("the worker did what can't be done")
-	}
-	h.trees = append(h.trees, next)
+	h.trees = append(h.trees, h.now())
 	if h.durable {
 		h.trees = h.trees[len(h.trees)-1:]
 	}
@@ -71,11 +75,15 @@ func (h *history) settle() {
 }
 
 // do records an operation on names and does it. Afterwards it is the latest.
-func (h *history) do(last step, durable bool, operation func() error) error {
+func (h *history) do(what string, last step, durable bool, operation func() error) error {
 	h.settle()
+	if h.durable {
+		h.log = h.log[max(0, len(h.log)-1):]
+	}
 	h.last, h.durable, h.failed = last, durable, true
 	err := operation()
 	h.failed = err != nil
+	h.log = append(h.log, fmt.Sprintf("%s (%v)", what, err))
 	return err
 }
 

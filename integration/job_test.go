@@ -50,13 +50,25 @@ func init() { helpers["job"] = runJob }
 // startJob sets workers to work in a new folder of a mount.
 func startJob(t *testing.T, m *mount, name string, seed uint64) *job {
 	t.Helper()
+	return startJobThat(t, m, name, seed, false)
+}
+
+// startShortJob is startJob for workers who end at their moment, each with the operation that they are at. A history can't say what a crash
+// of the database may undo of operations that were done partly before it and partly after.
+func startShortJob(t *testing.T, m *mount, name string, seed uint64) *job {
+	t.Helper()
+	return startJobThat(t, m, name, seed, true)
+}
+
+func startJobThat(t *testing.T, m *mount, name string, seed uint64, ends bool) *job {
+	t.Helper()
 	j := &job{folder: m.path(name), answers: make(chan answer, 1), moment: make(chan struct{})}
 	check(t, unix.Mkdir(j.folder, 0o755))
 	program, err := os.Executable()
 	check(t, err)
 	after := 1 + rand.New(rand.NewPCG(seed, 0)).Int64N(mostOperations)
 	j.cmd = person{}.command(context.Background(), "/", program, j.folder, strconv.FormatUint(seed, 10), strconv.FormatInt(after, 10),
-		strconv.FormatBool(m.s.kind == folder))
+		strconv.FormatBool(ends), strconv.FormatBool(m.s.kind == folder))
 	j.cmd.Env = append(j.cmd.Env, helperEnv+"=job")
 	j.cmd.Stderr = t.Output()
 	stdin, err := j.cmd.StdinPipe()
@@ -110,17 +122,7 @@ func (j *job) awaitMoment(t *testing.T) {
 // ask gives an order and returns the answer.
 func (j *job) ask(t *testing.T, o order) answer {
 	t.Helper()
-	j.tell(t, o)
-	return j.answer(t)
-}
-
-func (j *job) tell(t *testing.T, o order) {
-	t.Helper()
 	check(t, j.orders.Encode(o))
-}
-
-func (j *job) answer(t *testing.T) answer {
-	t.Helper()
 	select {
 	case a, ok := <-j.answers:
 		if !ok {
@@ -137,14 +139,7 @@ func (j *job) answer(t *testing.T) answer {
 // longer than limit.
 func (j *job) finish(t *testing.T, limit time.Duration) (failed []string) {
 	t.Helper()
-	j.tell(t, order{Finish: true, Limit: limit})
-	return j.finished(t)
-}
-
-// finished is the second half of finish.
-func (j *job) finished(t *testing.T) (failed []string) {
-	t.Helper()
-	a := j.answer(t)
+	a := j.ask(t, order{Finish: true, Limit: limit})
 	for _, wrong := range a.Wrong {
 		t.Error(wrong)
 	}
@@ -169,7 +164,7 @@ func runJob(args []string) error {
 	if err != nil {
 		return err
 	}
-	c, err := assemble(args[0], seed, after, args[3] == "true")
+	c, err := assemble(args[0], seed, after, args[3] == "true", args[4] == "true")
 	if err != nil {
 		return err
 	}

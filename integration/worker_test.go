@@ -44,14 +44,15 @@ type crew struct {
 	workers []*worker
 	after   int64         // the moment is when as many operations have begun
 	moment  chan struct{} // closed then
+	ends    bool          // nobody begins an operation after the moment
 	begun   atomic.Int64
 	stopped atomic.Bool
 	done    sync.WaitGroup
 }
 
 // assemble makes the workers of a job, each with a folder. kept: the mount is of a store of folders.
-func assemble(folder string, seed uint64, after int64, kept bool) (*crew, error) {
-	c := &crew{after: after, moment: make(chan struct{})}
+func assemble(folder string, seed uint64, after int64, ends, kept bool) (*crew, error) {
+	c := &crew{after: after, moment: make(chan struct{}), ends: ends}
 	for k := range workersOfAJob {
 		w := &worker{history: newHistory(), folder: path.Join(folder, fmt.Sprintf("worker-%d", k)), kept: kept,
 			random: rand.New(rand.NewPCG(seed, uint64(1+k)))}
@@ -93,9 +94,10 @@ func (c *crew) finish(limit time.Duration) (failed, wrong []string) {
 			wrong = append(wrong, fmt.Sprintf("%s: %s took %v, which is longer than its deadline", w.folder, w.slowest, w.longest))
 		}
 		for _, h := range w.handles {
+			_, nameless := w.named(h.file)(tree{})
 			if c := w.files[h.file]; unix.Close(h.fd) != nil {
 				c.doubtful = true
-			} else if h.changed {
+			} else if h.changed && !nameless {
 				c.isDurable()
 			}
 		}
@@ -116,7 +118,8 @@ func (c *crew) check(crashed, exact bool) (wrong []string) {
 			reason = err.Error()
 		}
 		if reason != "" {
-			wrong = append(wrong, fmt.Sprintf("%s, whose last operation was %s (%v): %s", w.folder, w.operation, w.err, reason))
+			wrong = append(wrong, fmt.Sprintf("%s: %s; since the last durable operation it did: %s; and then %s (%v)",
+				w.folder, reason, strings.Join(w.log, ", "), w.operation, w.err))
 		}
 	}
 	return wrong
@@ -144,8 +147,10 @@ func (w *worker) work(c *crew) {
 			if chosen -= o.weight; chosen >= 0 {
 				continue
 			}
-			if c.begun.Add(1) == c.after {
+			if begun := c.begun.Add(1); begun == c.after {
 				close(c.moment)
+			} else if c.ends && begun > c.after {
+				return
 			}
 			w.operation = o.what
 			begun := time.Now()
@@ -221,7 +226,7 @@ func (w *worker) create() error {
 	number := len(w.files)
 	w.files[number] = &contents{}
 	h := &handle{file: number, changed: true}
-	err := w.do(with(p, entry{kind: aFile, file: number}), false, func() error {
+	err := w.do("create "+p, with(p, entry{kind: aFile, file: number}), false, func() error {
 		return retry(func() (err error) {
 			h.fd, err = unix.Openat(w.root, p, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o644)
 			return err
@@ -374,7 +379,7 @@ func (w *worker) durably(h *handle, operation func() error) error {
 	if _, ok := step(tree{}); ok { // without a name there is nothing to be found
 		return operation()
 	}
-	err := w.do(step, true, operation)
+	err := w.do(fmt.Sprintf("%s file %d", w.operation, h.file), step, true, operation)
 	if err != nil {
 		c.doubtful = true
 		return err
@@ -456,7 +461,7 @@ func (w *worker) rename() error {
 	if from == "" || to == "" || from == to {
 		return nil
 	}
-	return w.do(moved(from, to), false, func() error { return unix.Renameat(w.root, from, w.root, to) })
+	return w.do("rename "+from+" "+to, moved(from, to), false, func() error { return unix.Renameat(w.root, from, w.root, to) })
 }
 
 func (w *worker) exchange() error {
@@ -474,7 +479,7 @@ func (w *worker) exchange() error {
 		next[a], next[b] = other, one
 		return next, true
 	}
-	return w.do(exchanged, false, func() error { return unix.Renameat2(w.root, a, w.root, b, unix.RENAME_EXCHANGE) })
+	return w.do("exchange "+a+" "+b, exchanged, false, func() error { return unix.Renameat2(w.root, a, w.root, b, unix.RENAME_EXCHANGE) })
 }
 
 func (w *worker) link() error {
@@ -489,7 +494,7 @@ func (w *worker) link() error {
 		}
 		return with(to, e)(t)
 	}
-	return w.do(linked, false, func() error { return unix.Linkat(w.root, from, w.root, to, 0) })
+	return w.do("link "+from+" "+to, linked, false, func() error { return unix.Linkat(w.root, from, w.root, to, 0) })
 }
 
 // without is the step that takes a path away.
@@ -509,7 +514,7 @@ func (w *worker) unlink() error {
 	if p == "" {
 		return nil
 	}
-	return w.do(without(p), false, func() error { return unix.Unlinkat(w.root, p, 0) })
+	return w.do("remove "+p, without(p), false, func() error { return unix.Unlinkat(w.root, p, 0) })
 }
 
 func (w *worker) symlink() error {
@@ -518,7 +523,7 @@ func (w *worker) symlink() error {
 		return nil
 	}
 	target := fmt.Sprintf("to/%d", w.random.IntN(1000))
-	return w.do(with(p, entry{kind: aLink, target: target}), false, func() error { return unix.Symlinkat(target, w.root, p) })
+	return w.do("symlink "+p, with(p, entry{kind: aLink, target: target}), false, func() error { return unix.Symlinkat(target, w.root, p) })
 }
 
 func (w *worker) mkdir() error {
@@ -526,7 +531,7 @@ func (w *worker) mkdir() error {
 	if _, taken := w.now()[p]; taken {
 		return nil
 	}
-	return w.do(with(p, entry{kind: aFolder}), false, func() error { return unix.Mkdirat(w.root, p, 0o755) })
+	return w.do("mkdir "+p, with(p, entry{kind: aFolder}), false, func() error { return unix.Mkdirat(w.root, p, 0o755) })
 }
 
 func (w *worker) rmdir() error {
@@ -539,7 +544,7 @@ func (w *worker) rmdir() error {
 			return nil
 		}
 	}
-	return w.do(without(p), false, func() error { return unix.Unlinkat(w.root, p, unix.AT_REMOVEDIR) })
+	return w.do("remove "+p, without(p), false, func() error { return unix.Unlinkat(w.root, p, unix.AT_REMOVEDIR) })
 }
 
 func (w *worker) renameFolder() error {
@@ -547,11 +552,11 @@ func (w *worker) renameFolder() error {
 	if _, taken := w.now()[to]; from == "" || taken {
 		return nil
 	}
-	return w.do(moved(from, to), false, func() error { return unix.Renameat(w.root, from, w.root, to) })
+	return w.do("rename "+from+" "+to, moved(from, to), false, func() error { return unix.Renameat(w.root, from, w.root, to) })
 }
 
 // syncFolder makes the names durable.
 func (w *worker) syncFolder() error {
 	same := func(t tree) (tree, bool) { return t, true }
-	return w.do(same, true, func() error { return retry(func() error { return unix.Fsync(w.root) }) })
+	return w.do(w.operation, same, true, func() error { return retry(func() error { return unix.Fsync(w.root) }) })
 }

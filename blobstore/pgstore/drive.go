@@ -253,13 +253,14 @@ type numbers struct {
 // numberBlock is how many numbers a mount takes at a time; those it does not use are never used.
 const numberBlock = 4096
 
-// number returns one that the drive has never used.
+// number returns one that the drive has never used. Taking a block waits for the disk: were it undone by a crash of the server, the next mount
+// would be handed the numbers that this one goes on to use.
 func (d *Drive) number(ctx context.Context) (int64, error) {
 	d.numbers.mu.Lock()
 	defer d.numbers.mu.Unlock()
 	if d.numbers.next == d.numbers.end {
 		var end int64
-		err := d.run(ctx, "take numbers", repeating, statement{
+		err := d.run(ctx, "take numbers", durably, statement{
 			sql:  "update mediafs.drives set next_ino = next_ino + $2 where drive_id = $1 returning next_ino",
 			args: []any{d.id, int64(numberBlock)},
 			each: func(r pgx.Rows) error { return r.Scan(&end) },
