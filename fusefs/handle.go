@@ -189,7 +189,7 @@ func (h *handles) open() int {
 	return len(h.files) + len(h.dirs)
 }
 
-// sync makes durable what was written to open files.
+// sync makes durable what was written to open files. A drive that can put aside what it can't store is not waited for for long.
 func (h *handles) sync(ctx context.Context) error {
 	h.mu.RLock()
 	var writable []*openFile
@@ -200,8 +200,20 @@ func (h *handles) sync(ctx context.Context) error {
 	}
 	h.mu.RUnlock()
 	var errs []error
+	stalled := make(map[*drive]bool)
 	for _, f := range writable {
-		errs = append(errs, f.sync(ctx))
+		d := f.node.drive
+		if stalled[d] {
+			continue
+		}
+		storing, stop := ctx, func() {}
+		if p, ok := d.Drive.(blobstore.Preserver); ok {
+			storing, stop = blobstore.UntilStalled(ctx, p)
+		}
+		err := f.sync(storing)
+		stalled[d] = storing.Err() != nil
+		stop()
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

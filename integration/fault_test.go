@@ -204,7 +204,7 @@ func TestFaultTheConnectionIsLostForLong(t *testing.T) {
 				j := startJob(t, m, name, seed)
 				j.awaitMoment(t)
 				wire.lose(what)
-				lasts(t, timeout+2*time.Second)
+				lasts(t, timeout+4*time.Second)
 				check(t, stat(known))
 				var space unix.Statfs_t
 				check(t, unix.Statfs(m.point, &space))

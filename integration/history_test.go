@@ -157,8 +157,11 @@ func (c *contents) wasCut(size int) {
 	}
 }
 
-// isDurable records that nothing of it can be lost any more.
+// isDurable records that nothing of it can be lost any more. What has failed may still be done or not.
 func (c *contents) isDurable() {
+	if c.doubtful {
+		return
+	}
 	c.sure, c.since = slices.Clone(c.latest), nil
 	c.least, c.most = len(c.sure), len(c.sure)
 }

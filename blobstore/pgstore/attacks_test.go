@@ -91,7 +91,7 @@ func TestWhatRunsWithTheOwnersRightsFindsNothingOfTheCallers(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Asked for each statement; a SET clause would cost as much as they do.
-	if want := []string{"any_session_drive", "app_drive", "app_session", "session_drive", "session_writable_drive"}; !slices.Equal(got, want) {
+	if want := []string{"any_session_drive", "app_drive", "app_session", "enter", "session_drive", "session_writable_drive"}; !slices.Equal(got, want) {
 		t.Errorf("without a search_path: got %q, want %q", got, want)
 	}
 }

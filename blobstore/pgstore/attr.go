@@ -2,7 +2,6 @@ package pgstore
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -48,34 +47,23 @@ const selectNode = "select " + attrColumns + " from mediafs.nodes n where n.driv
 // known of the node, if anything is.
 func (d *Drive) Attr(ctx context.Context, ino blobstore.Ino) (blobstore.Attr, error) {
 	last, isKnown := d.known.recall(ino)
-	if isKnown && d.known.away.Load() {
-		return d.peek(ino).pendingOver(last), nil
-	}
-	how, soon := reading, ctx
-	if isKnown {
-		var cancel context.CancelFunc
-		soon, cancel = context.WithTimeout(ctx, knownAnswers)
-		defer cancel()
-		how = impatient
-	}
-	for {
-		b := d.peek(ino)
-		version := b.currentVersion()
-		r, err := d.one(soon, "attr", how, selectNode, d.id, int64(ino))
-		if isKnown && err != nil && ctx.Err() == nil && (soon.Err() != nil || errors.Is(err, blobstore.ErrUnavailable)) {
-			return b.pendingOver(last), nil
+	return d.orKnown(ctx, last, isKnown, func(ctx context.Context, how commit) (blobstore.Attr, error) {
+		for {
+			b := d.peek(ino)
+			version := b.currentVersion()
+			r, err := d.one(ctx, "attr", how, selectNode, d.id, int64(ino))
+			if err != nil {
+				return blobstore.Attr{}, err
+			}
+			if r.attr.Nlink == 0 && !b.isOpen() {
+				return blobstore.Attr{}, translate(ctx, "attr", blobstore.ErrNotExist) // it waits to be collected
+			}
+			if attr, ok := b.overlay(r, version); ok {
+				d.known.remember(attr)
+				return attr, nil
+			}
 		}
-		if err != nil {
-			return blobstore.Attr{}, err
-		}
-		if r.attr.Nlink == 0 && !b.isOpen() {
-			return blobstore.Attr{}, translate(ctx, "attr", blobstore.ErrNotExist) // it waits to be collected
-		}
-		if attr, ok := b.overlay(r, version); ok {
-			d.known.remember(attr)
-			return attr, nil
-		}
-	}
+	})
 }
 
 // SetAttr changes attributes. Of a file with pending bytes, those that a change of size leaves are stored first, and an

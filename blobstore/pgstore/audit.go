@@ -15,7 +15,7 @@ import (
 
 // register has the database note who opened the drive, while the session is good: that is whom the log names from then on.
 func (d *Drive) register(ctx context.Context) error {
-	return d.run(ctx, "register", repeating, statement{
+	return d.run(ctx, "register", attaching, statement{
 		sql:  "select mediafs.attach($1, $2, $3, $4)",
 		args: []any{d.id, d.mount, d.key[:], d.store.host},
 	})

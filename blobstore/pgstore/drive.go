@@ -38,6 +38,7 @@ type Drive struct {
 	usage   usage
 	waiters waiters
 	known   known
+	epochs  *epochs
 	spool   *spool // nil: nothing is kept
 
 	commits atomic.Uint64 // transactions that committed without waiting for the disk
@@ -70,6 +71,7 @@ func (s *Store) attach(ctx context.Context, session auth.Session, name blobstore
 		guest:   session.Role == auth.RoleGuest,
 		blobs:   make(map[blobstore.Ino]*blob),
 		collect: make(chan struct{}, 1),
+		epochs:  newEpochs(),
 	}
 	d.session.Store(&session)
 	own := name == ""
@@ -84,18 +86,18 @@ func (s *Store) attach(ctx context.Context, session auth.Session, name blobstore
 	}
 	d.life, d.stop = context.WithCancel(context.WithoutCancel(ctx))
 	find.each = func(r pgx.Rows) error { return r.Scan(&d.id, &d.chunk) }
-	err := d.run(ctx, "open drive", durably, find)
+	err := d.run(ctx, "open drive", attaching, find)
 	if err == nil && d.id == 0 {
 		err = translate(ctx, "open drive", blobstore.ErrNotExist)
 	}
 	if !own {
 		d.wanted = strconv.Itoa(int(d.id))
 	}
-	if err == nil && !d.guest {
-		err = d.beat(ctx)
-	}
 	if err == nil {
 		err = d.register(ctx)
+	}
+	if err == nil && !d.guest {
+		err = d.beat(ctx)
 	}
 	if err == nil {
 		err = d.usage.refresh(ctx, d)
@@ -122,14 +124,16 @@ func (d *Drive) Owner() (uid, gid uint32) { return 0, 0 }
 // can't be stored is kept in the spool (blobstore.ErrKept).
 func (d *Drive) Close(ctx context.Context) error {
 	var errs []error
+	storing, stop := blobstore.UntilStalled(ctx, d)
 	for _, b := range d.pendingBlobs() {
-		if err := b.store(ctx, everything); err != nil {
+		if err := b.store(storing, everything); err != nil {
 			errs = append(errs, err)
 		}
 	}
-	if err := d.makeDurable(ctx); err != nil && !isSessionEnd(err) {
+	if err := d.makeDurable(storing); err != nil && !isSessionEnd(err) {
 		errs = append(errs, err)
 	}
+	stop()
 	d.stop()
 	d.tasks.Wait()
 	d.endRecording(ctx)
@@ -206,16 +210,22 @@ func (d *Drive) open() []int64 {
 }
 
 // makeDurable returns once everything that was committed before is on the disk of the database server. A later commit that
-// waits does that, because the log is written in order; so it costs a round trip only if there was none.
+// waits does that, because the log is written in order; so it costs a round trip only if there was none. The commit has to write something,
+// or it would wait for nothing.
 func (d *Drive) makeDurable(ctx context.Context) error {
 	commits := d.commits.Load()
 	if d.guest || d.durable.Load() >= commits {
 		return nil
 	}
+	there := false
 	err := d.run(ctx, "sync", durably, statement{
-		sql:  "update mediafs.mounts set seen_at = now() where drive_id = $1 and mount_id = $2",
+		sql:  "update mediafs.mounts set seen_at = now() where drive_id = $1 and mount_id = $2 returning true",
 		args: []any{d.id, d.mount},
+		each: func(r pgx.Rows) error { return r.Scan(&there) },
 	})
+	if err == nil && !there { // a crash of the server has undone that it was made, or it was silent for a day
+		err = d.run(ctx, "sync", durably, d.saysAlive())
+	}
 	if err == nil {
 		d.isDurable(commits)
 	}

@@ -59,10 +59,14 @@ func (d *Drive) attempt(what string, do func(context.Context) error) {
 
 // beat says that this mount is alive and which files it has open.
 func (d *Drive) beat(ctx context.Context) error {
-	return d.run(ctx, "beat", repeating, statement{
+	return d.run(ctx, "beat", repeating, d.saysAlive())
+}
+
+func (d *Drive) saysAlive() statement {
+	return statement{
 		sql:  "select mediafs.beat($1, $2, $3, $4)",
 		args: []any{d.id, d.mount, d.store.host, d.open()},
-	})
+	}
 }
 
 // collectSoon has the keeper collect.

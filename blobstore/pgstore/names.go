@@ -15,27 +15,33 @@ import (
 const lookupName = "select " + attrColumns + ` from mediafs.entries e join mediafs.nodes n on n.drive_id = $1 and n.ino = e.ino
 	where e.drive_id = $1 and e.parent = $2 and e.name = $3`
 
-// Lookup is one round trip.
+// Lookup is one round trip. While the database is away it answers with what is known of the name, if anything is.
 func (d *Drive) Lookup(ctx context.Context, parent blobstore.Ino, name string) (blobstore.Attr, error) {
 	if err := checkName("lookup", name); err != nil {
 		return blobstore.Attr{}, err
 	}
-	for {
-		changes := d.changes.Load()
-		r, err := d.one(ctx, "lookup", reading, lookupName, d.id, int64(parent), []byte(name))
-		if err != nil {
-			return blobstore.Attr{}, err
+	last, isKnown := d.known.find(parent, name)
+	return d.orKnown(ctx, last, isKnown, func(ctx context.Context, how commit) (blobstore.Attr, error) {
+		for {
+			changes := d.changes.Load()
+			r, err := d.one(ctx, "lookup", how, lookupName, d.id, int64(parent), []byte(name))
+			if errors.Is(err, blobstore.ErrNotExist) {
+				d.known.forgetName(parent, name)
+			}
+			if err != nil {
+				return blobstore.Attr{}, err
+			}
+			d.known.rememberName(parent, name, r.attr)
+			if d.peek(r.attr.Ino) == nil && d.changes.Load() == changes {
+				return r.attr, nil
+			}
+			// Open here: what is pending counts; or changed while the answer was on its way.
+			attr, err := d.Attr(ctx, r.attr.Ino)
+			if !errors.Is(err, blobstore.ErrNotExist) {
+				return attr, err
+			}
 		}
-		if d.peek(r.attr.Ino) == nil && d.changes.Load() == changes {
-			d.known.remember(r.attr)
-			return r.attr, nil
-		}
-		// Open here: what is pending counts; or changed while the answer was on its way.
-		attr, err := d.Attr(ctx, r.attr.Ino)
-		if !errors.Is(err, blobstore.ErrNotExist) {
-			return attr, err
-		}
-	}
+	})
 }
 
 // Forget does nothing: a number leads to its node without help.
@@ -116,8 +122,12 @@ func (d *Drive) make(ctx context.Context, ino int64, parent blobstore.Ino, name 
 		target = []byte(node.Target)
 	}
 	defer d.changes.Add(1)
-	return d.one(ctx, "make", once, "select "+attrColumns+" from mediafs.make($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
+	r, err := d.one(ctx, "make", once, "select "+attrColumns+" from mediafs.make($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
 		d.id, int64(parent), []byte(name), ino, int32(node.Mode), int64(node.UID), int64(node.GID), int64(node.Rdev), target, time.Now().UnixNano())
+	if err == nil {
+		d.known.rememberName(parent, name, r.attr)
+	}
+	return r, err
 }
 
 // Link is one round trip.
@@ -148,6 +158,7 @@ func (d *Drive) Unlink(ctx context.Context, parent blobstore.Ino, name string) e
 	if err := checkName("unlink", name); err != nil {
 		return err
 	}
+	d.known.forgetName(parent, name)
 	return d.drop(ctx, "unlink", "select "+attrColumns+" from mediafs.unlink($1, $2, $3, $4, $5, $6) n",
 		d.id, int64(parent), []byte(name), time.Now().UnixNano(), d.mount)
 }
@@ -157,6 +168,7 @@ func (d *Drive) Rmdir(ctx context.Context, parent blobstore.Ino, name string) er
 	if err := checkName("rmdir", name); err != nil {
 		return err
 	}
+	d.known.forgetName(parent, name)
 	defer d.changes.Add(1)
 	return d.run(ctx, "rmdir", once, statement{
 		sql:  "select mediafs.rmdir($1, $2, $3, $4)",
@@ -173,6 +185,8 @@ func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) error {
 	if err != nil {
 		return err
 	}
+	d.known.forgetName(op.Parent, op.Name)
+	d.known.forgetName(op.NewParent, op.NewName)
 	return d.drop(ctx, "rename", "select "+attrColumns+" from mediafs.rename($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
 		d.id, int64(op.Parent), []byte(op.Name), int64(op.NewParent), []byte(op.NewName), int32(op.Mode), position,
 		time.Now().UnixNano(), d.mount)

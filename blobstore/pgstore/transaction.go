@@ -14,6 +14,7 @@ import (
 
 // commit says what a transaction waits for, and whether it may be sent again when its outcome is not known.
 type commit struct {
+	change  bool // it changes something, and must not be done later than what is done next
 	durable bool // commit waits for the disk
 	repeat  bool // doing it twice is as good as once
 	hurry   bool // the caller has another answer while the database is away
@@ -22,9 +23,10 @@ type commit struct {
 var (
 	reading   = commit{repeat: true}
 	impatient = commit{repeat: true, hurry: true}
-	once      = commit{}
-	repeating = commit{repeat: true}
-	durably   = commit{durable: true, repeat: true}
+	attaching = commit{repeat: true, durable: true} // before the drive is attached there is no epoch
+	once      = commit{change: true}
+	repeating = commit{change: true, repeat: true}
+	durably   = commit{change: true, repeat: true, durable: true}
 )
 
 // A statement of a transaction. each, if there is one, is called for every row.
@@ -34,13 +36,17 @@ type statement struct {
 	each func(pgx.Rows) error
 }
 
-// begin sets, for one transaction, whose it is, of which drive, and whether its commit waits for the disk.
-const begin = "select set_config('mediafs.token', $1, true), set_config('mediafs.drive', $2, true), set_config('synchronous_commit', $3, true)"
+// begin sets, for one transaction, whose it is, of which drive, and whether its commit waits for the disk. beginChange is for one that changes
+// something: see epochs.
+const (
+	begin       = "select set_config('mediafs.token', $1, true), set_config('mediafs.drive', $2, true), set_config('synchronous_commit', $3, true)"
+	beginChange = begin + ", mediafs.enter($4, $5, $6, $7)"
+)
 
 // run does statements as one transaction of the drive's session, in one round trip.
 //
 // While the database is away it tries again until ctx ends, but only what can't have happened, or may happen twice.
-// Deadlocks and serialization failures have not happened; they are tried again at once.
+// Deadlocks, serialization failures and changes of an epoch that is over have not happened; they are tried again at once.
 func (d *Drive) run(ctx context.Context, op string, c commit, statements ...statement) error {
 	wait := 10 * time.Millisecond
 	for {
@@ -55,7 +61,7 @@ func (d *Drive) run(ctx context.Context, op string, c commit, statements ...stat
 			return nil
 		}
 		var pg *pgconn.PgError
-		collided := errors.As(err, &pg) && (pg.Code == "40P01" || pg.Code == "40001") // deadlock_detected, serialization_failure
+		collided := errors.As(err, &pg) && (pg.Code == "40P01" || pg.Code == "40001" || pg.Code == "MF110") // deadlock_detected, serialization_failure
 		if !collided && (!unreachable(err) || !c.repeat && mayHaveHappened(err)) {
 			return translate(ctx, op, err)
 		}
@@ -82,18 +88,40 @@ func (d *Drive) run(ctx context.Context, op string, c commit, statements ...stat
 	}
 }
 
+// try does them once.
 func (d *Drive) try(ctx context.Context, c commit, statements []statement) error {
+	if !c.change {
+		return d.transact(ctx, c.durable, begin, nil, statements...)
+	}
+	epoch, err := d.epoch(ctx)
+	if err != nil {
+		return notSent{err}
+	}
+	err = d.transact(ctx, c.durable, beginChange, []any{d.id, d.mount, d.fence(), epoch}, statements...)
+	if err != nil && mayHaveHappened(err) {
+		d.epochs.doubt(epoch)
+	}
+	return err
+}
+
+// notSent is an error of what had to be done before a transaction could be sent.
+type notSent struct{ error }
+
+func (e notSent) Unwrap() error { return e.error }
+
+// transact is one transaction, which begins with first.
+func (d *Drive) transact(ctx context.Context, durable bool, first string, more []any, statements ...statement) error {
 	conn, err := d.store.pool.Acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Release()
-	durable := "off"
-	if c.durable {
-		durable = "on"
+	wait := "off"
+	if durable {
+		wait = "on"
 	}
 	batch := &pgx.Batch{}
-	batch.Queue(begin, credential(*d.session.Load()), d.wanted, durable)
+	batch.Queue(first, append([]any{credential(*d.session.Load()), d.wanted, wait}, more...)...)
 	for _, s := range statements {
 		batch.Queue(s.sql, s.args...)
 	}
@@ -121,7 +149,8 @@ func (d *Drive) try(ctx context.Context, c commit, statements []statement) error
 func mayHaveHappened(err error) bool {
 	var pg *pgconn.PgError
 	var connect *pgconn.ConnectError
-	return !errors.As(err, &pg) && !errors.As(err, &connect) && !pgconn.SafeToRetry(err)
+	var before notSent
+	return !errors.As(err, &before) && !errors.As(err, &pg) && !errors.As(err, &connect) && !pgconn.SafeToRetry(err)
 }
 
 // brokenConnection says whether the other end went away.
