@@ -17,6 +17,14 @@ func (d *Drive) Collect(ctx context.Context) error { return d.collectAll(ctx) }
 // StoreEverything stores what is pending of a file, as the background does.
 func (f *File) StoreEverything(ctx context.Context) error { return f.blob.store(ctx, everything) }
 
+// EpochArguments are those of mediafs.enter for the next change.
+func (d *Drive) EpochArguments() []any {
+	return []any{d.id, d.mount, d.fence(), d.epochs.current.Load()}
+}
+
+// Doubt has the outcome of the last change not be known.
+func (d *Drive) Doubt() { d.epochs.doubt(d.epochs.current.Load()) }
+
 // What a lookup is made of.
 const (
 	Begin      = begin
