@@ -1,6 +1,10 @@
 package integration
 
-import "os"
+import (
+	"os"
+	"testing"
+	"time"
+)
 
 // The tests of fio, stress-ng, dbench, pgbench, SQLite, git and rsync use drives as programs do that others wrote, for a bounded
 // time. `make programs` runs them at full length: it sets this.
@@ -12,4 +16,18 @@ func size[T any](bounded, full T) T {
 		return full
 	}
 	return bounded
+}
+
+// waitFor asks again and again until the answer is yes. Only what does not happen takes until the deadline.
+func waitFor(t testing.TB, what string, seen func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for limit := time.After(deadline); !seen(); {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("not after %v: %s", deadline, what)
+		}
+	}
 }
