@@ -12,7 +12,7 @@ GOLANGCI         := bin/golangci-lint-$(GOLANGCI_VERSION)
 PACKAGES ?= ./...
 
 # The tests that `make programs` runs: those of size, see integration/programs_test.go.
-PROGRAMS := Fio|StressNG|Dbench|Postgres.sOwn|SQLite|Git|Rsync|Copied
+PROGRAMS := Fio|StressNG|Dbench|PostgresKeeps|SQLiteLoses|GitKeeps
 
 # How long each fuzz target runs.
 FUZZTIME ?= 30s

@@ -1,9 +1,7 @@
 package integration
 
 import (
-	"bufio"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -130,19 +128,16 @@ func TestGitKeepsManyObjectsOnADrive(t *testing.T) {
 // writeHistory writes the commits [from, to) of a history for git fast-import. Each changes one file.
 func writeHistory(t *testing.T, path string, from, to int) {
 	t.Helper()
-	file, err := os.Create(path)
-	check(t, err)
-	w := bufio.NewWriter(file)
+	var history strings.Builder
 	for n := from; n < to; n++ {
-		fmt.Fprintf(w, "commit refs/heads/main\ncommitter A Tester <tester@example.org> %d +0000\ndata 0\n", 1_700_000_000+n)
+		fmt.Fprintf(&history, "commit refs/heads/main\ncommitter A Tester <tester@example.org> %d +0000\ndata 0\n", 1_700_000_000+n)
 		if n == from && from > 0 {
-			fmt.Fprintln(w, "from refs/heads/main^0")
+			history.WriteString("from refs/heads/main^0\n")
 		}
 		content := historyContent(n)
-		fmt.Fprintf(w, "M 100644 inline %s\ndata %d\n%s\n", historyFile(n), len(content), content)
+		fmt.Fprintf(&history, "M 100644 inline %s\ndata %d\n%s\n", historyFile(n), len(content), content)
 	}
-	check(t, w.Flush())
-	check(t, file.Close())
+	writeFile(t, path, history.String())
 }
 
 func historyFile(n int) string { return fmt.Sprintf("folder %d/file %d", n%gitFiles%20, n%gitFiles) }

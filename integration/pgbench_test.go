@@ -65,7 +65,7 @@ func TestPostgresKeepsItsDataOnADrive(t *testing.T) {
 		check(t, cluster.Stop(pgtest.Fast))
 		m.unmount(t)
 
-		m = s.mountAt(t, alice, m.point, options...)
+		s.mountAt(t, alice, m.point, options...)
 		run("pg_checksums", "--check")
 		check(t, cluster.Start())
 		t.Cleanup(func() { check(t, cluster.Stop(pgtest.Fast)) }) // before its drive is unmounted

@@ -43,7 +43,7 @@ func TestRsyncThereAndBackChangesNothing(t *testing.T) {
 		same(source, tree)
 		m.unmount(t)
 
-		m = s.mountAt(t, alice, m.point)
+		s.mountAt(t, alice, m.point)
 		same(source, tree)
 		rsync("", tree, back)
 		same(source, back)
