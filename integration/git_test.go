@@ -72,7 +72,7 @@ func TestGitWorksOnADrive(t *testing.T) {
 const (
 	gitObjects       = 50_000
 	objectsPerCommit = 4 // the commit, a file, its folder and the root
-	gitFiles         = 300
+	gitFiles         = 200
 )
 
 func TestGitKeepsManyObjectsOnADrive(t *testing.T) {
@@ -87,7 +87,7 @@ func TestGitKeepsManyObjectsOnADrive(t *testing.T) {
 			return strings.TrimSpace(s.person.shell(t, dir, script).ok(t))
 		}
 		const commits = gitObjects / objectsPerCommit
-		packed := size(commits-100, 0)
+		packed := size(commits-50, 0)
 		writeHistory(t, filepath.Join(s.dir, "packed"), 0, packed)
 		writeHistory(t, filepath.Join(s.dir, "loose"), packed, commits)
 		step("init", m.point, "git init -q -b main repository")
