@@ -11,6 +11,9 @@ GOLANGCI         := bin/golangci-lint-$(GOLANGCI_VERSION)
 # What is tested.
 PACKAGES ?= ./...
 
+# The tests that `make programs` runs: those of size, see integration/programs_test.go.
+PROGRAMS := Fio|StressNG|Dbench|PostgresKeeps|SQLiteLoses|GitKeeps
+
 # How long each fuzz target runs.
 FUZZTIME ?= 30s
 
@@ -23,7 +26,7 @@ USERS := alice bob
 RUN_NEEDS  := fusermount3:fuse3 /etc/ssl/certs/ca-certificates.crt:ca-certificates
 # The race detector is linked in C. The rest are the programs that the tests use a drive with.
 TEST_NEEDS := $(RUN_NEEDS) gcc:gcc,libc6-dev /usr/lib/postgresql/*/bin/initdb:postgresql rsync:rsync git:git sqlite3:sqlite3 \
-	setfattr:attr unzip:unzip zip:zip strace:strace node:nodejs npm:npm
+	setfattr:attr unzip:unzip zip:zip strace:strace node:nodejs npm:npm fio:fio stress-ng:stress-ng dbench:dbench
 
 .PHONY: help
 help: ## list what can be made
@@ -171,6 +174,11 @@ test: test-deps ## run all tests with the race detector, on a Postgres of their 
 .PHONY: integration
 integration: test-deps ## run the tests of the built and mounted program alone, and say what each does
 	@$(call leaving_nothing,go test -race -count=1 -parallel 4 -timeout 20m -v ./integration/...)
+
+.PHONY: programs
+programs: test-deps ## run the tests of other people's programs at full length (about an hour)
+	@export MEDIAFS_FULL_LENGTH=1
+	$(call leaving_nothing,go test -count=1 -parallel 1 -timeout 3h -v -run '$(PROGRAMS)' ./integration/)
 
 .PHONY: bench
 bench: test-deps ## run the benchmarks

@@ -1,8 +1,12 @@
 package integration
 
 import (
+	"fmt"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // makeRepository makes a repository with some hundred files and some history, as the person, outside of any drive.
@@ -63,3 +67,79 @@ func TestGitWorksOnADrive(t *testing.T) {
 		}
 	})
 }
+
+// A repository of 50,000 objects: most of them in a pack, and at full length each in a file of its own.
+const (
+	gitObjects       = 50_000
+	objectsPerCommit = 4 // the commit, a file, its folder and the root
+	gitFiles         = 200
+)
+
+func TestGitKeepsManyObjectsOnADrive(t *testing.T) {
+	onEachStore(t, func(t *testing.T, s *store) {
+		alice := s.addUser(t, "alice")
+		m := s.mount(t, alice)
+		repository := m.path("repository")
+		step := func(what, dir, script string) string {
+			t.Helper()
+			start := time.Now()
+			defer func() { t.Logf("%s: %.1f s", what, time.Since(start).Seconds()) }()
+			return strings.TrimSpace(s.person.shell(t, dir, script).ok(t))
+		}
+		const commits = gitObjects / objectsPerCommit
+		packed := size(commits-50, 0)
+		writeHistory(t, filepath.Join(s.dir, "packed"), 0, packed)
+		writeHistory(t, filepath.Join(s.dir, "loose"), packed, commits)
+		step("init", m.point, "git init -q -b main repository")
+		if packed > 0 {
+			step("import to a pack", repository, "git -c fastimport.unpackLimit=1 fast-import --quiet <../../packed")
+		}
+		step("import to files", repository, "git -c fastimport.unpackLimit=1000000 fast-import --quiet <../../loose")
+		loose, err := strconv.Atoi(step("count", repository, "git count-objects | cut -d' ' -f1"))
+		check(t, err)
+		if want := (commits - packed) * objectsPerCommit; loose != want {
+			t.Errorf("%d objects are in files of their own, want %d", loose, want)
+		}
+		const fsck = "git fsck --full --strict --no-dangling --no-progress"
+		step("fsck", repository, fsck)
+		step("gc", repository, "git gc -q --prune=now")
+		if got := step("count", repository, "git count-objects -v | sed -n 's/^in-pack: //p'"); got != strconv.Itoa(gitObjects) {
+			t.Errorf("%s objects are packed, want %d", got, gitObjects)
+		}
+		step("clone and check out", m.point, "git clone -q --no-local repository clone")
+		step("check out the middle and the end", m.path("clone"), "git checkout -q HEAD~"+strconv.Itoa(gitFiles/2)+"; git checkout -q main")
+		m.unmount(t)
+
+		m = s.mountAt(t, alice, m.point)
+		for _, dir := range []string{repository, m.path("clone")} {
+			step("fsck after mounting again", dir, fsck)
+		}
+		if got := step("status", m.path("clone"), "git log --oneline | wc -l; git status --porcelain"); got != strconv.Itoa(commits) {
+			t.Errorf("the clone has these commits and changes: %q, want %d and none", got, commits)
+		}
+		for n := commits - gitFiles; n < commits; n++ {
+			if got, want := readFile(t, m.path("clone", historyFile(n))), historyContent(n); got != want {
+				t.Fatalf("%s: got %q, want %q", historyFile(n), got, want)
+			}
+		}
+	})
+}
+
+// writeHistory writes the commits [from, to) of a history for git fast-import. Each changes one file.
+func writeHistory(t *testing.T, path string, from, to int) {
+	t.Helper()
+	var history strings.Builder
+	for n := from; n < to; n++ {
+		fmt.Fprintf(&history, "commit refs/heads/main\ncommitter A Tester <tester@example.org> %d +0000\ndata 0\n", 1_700_000_000+n)
+		if n == from && from > 0 {
+			history.WriteString("from refs/heads/main^0\n")
+		}
+		content := historyContent(n)
+		fmt.Fprintf(&history, "M 100644 inline %s\ndata %d\n%s\n", historyFile(n), len(content), content)
+	}
+	writeFile(t, path, history.String())
+}
+
+func historyFile(n int) string { return fmt.Sprintf("folder %d/file %d", n%gitFiles%20, n%gitFiles) }
+
+func historyContent(n int) string { return fmt.Sprintf("as commit %d leaves it\n", n) }

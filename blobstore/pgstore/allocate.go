@@ -86,8 +86,8 @@ func (f *File) Seek(ctx context.Context, off int64, whence blobstore.SeekWhence)
 	return min(max(off, int64(*idx)*d.chunk), size), nil
 }
 
-// CopyRange copies whole chunks inside the database. Ranges that do not begin at chunks, or that end inside one which goes on in
-// either file, are for the caller to copy.
+// CopyRange copies inside the database, wherever the ranges begin and end: of the content nothing but what src had pending passes
+// through here.
 func (d *Drive) CopyRange(ctx context.Context, from blobstore.File, fromOff int64, to blobstore.File, toOff, n int64) (int64, error) {
 	src, ok1 := from.(*File)
 	dst, ok2 := to.(*File)
@@ -105,24 +105,13 @@ func (d *Drive) CopyRange(ctx context.Context, from blobstore.File, fromOff int6
 	src.blob.mu.Lock()
 	size, number := src.blob.attr.Size, src.blob.number
 	src.blob.mu.Unlock()
-	n = min(n, size-fromOff)
-	if n <= 0 {
+	if n = min(n, size-fromOff, copyMax); n <= 0 {
 		return 0, nil
-	}
-	if fromOff%d.chunk != 0 || toOff%d.chunk != 0 {
-		return 0, translate(ctx, "copy", blobstore.ErrNotSupported)
-	}
-	if n = min(n, copyMax); fromOff+n < size || toOff+n < dst.blob.attributes().Size {
-		n -= n % d.chunk
-	}
-	if n == 0 {
-		return 0, translate(ctx, "copy", blobstore.ErrNotSupported)
 	}
 	defer dst.changes.Add(1)
 	err := dst.blob.alone(ctx, func(int64) (row, error) {
-		return d.one(ctx, "copy", durably, "select "+attrColumns+" from mediafs.copy_chunks($1, $2, $3, $4, $5, $6, $7, $8) n",
-			d.id, number, int32(fromOff/d.chunk), int32((n+d.chunk-1)/d.chunk), int64(dst.blob.ino), int32(toOff/d.chunk),
-			toOff+n, time.Now().UnixNano())
+		return d.one(ctx, "copy", durably, "select "+attrColumns+" from mediafs.copy_range($1, $2, $3, $4, $5, $6, $7, $8) n",
+			d.id, number, fromOff, n, int64(dst.blob.ino), toOff, time.Now().UnixNano(), int32(d.chunk))
 	})
 	if err != nil {
 		return 0, err

@@ -2,6 +2,7 @@ package pgtest
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -59,8 +60,8 @@ type server struct {
 	log     tail
 }
 
-// create makes a cluster and starts it.
-func create(hasty bool) (c *Cluster, err error) {
+// create makes a cluster in a new folder of parent, or of the temporary folder if that is empty, and starts it.
+func create(parent string, hasty bool) (c *Cluster, err error) {
 	c = &Cluster{hasty: hasty}
 	if c.bin, err = findPrograms(); err != nil {
 		return nil, err
@@ -68,7 +69,7 @@ func create(hasty bool) (c *Cluster, err error) {
 	if c.login, err = credential(); err != nil {
 		return nil, err
 	}
-	if c.dir, err = os.MkdirTemp("", "pgtest-"); err != nil {
+	if c.dir, err = os.MkdirTemp(parent, "pg"); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -88,9 +89,13 @@ func create(hasty bool) (c *Cluster, err error) {
 			return nil, err
 		}
 	}
-	// What is lost when the machine crashes while the cluster is made is only a test's: so no sync here.
-	initdb := c.command("initdb", "--pgdata=data", "--no-sync", "--auth=trust", "--username="+Superuser,
-		"--encoding=UTF8", "--locale=C")
+	args := []string{"--pgdata=data", "--auth=trust", "--username=" + Superuser, "--encoding=UTF8", "--locale=C"}
+	if parent == "" {
+		args = append(args, "--no-sync") // what is lost when the machine crashes while the cluster is made is only a test's
+	} else {
+		args = append(args, "--data-checksums")
+	}
+	initdb := c.command(context.Background(), "initdb", args...)
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("initdb in %s: %w\n%s", c.dir, err, out)
 	}
@@ -155,12 +160,24 @@ func credential() (*syscall.Credential, error) {
 }
 
 // command runs one of Postgres's programs in the cluster's folder, as the cluster's user.
-func (c *Cluster) command(program string, args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(c.bin, program), args...)
+func (c *Cluster) command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(c.bin, program), args...)
 	cmd.Dir = c.dir
 	cmd.Env = []string{"PATH=" + c.bin + ":/usr/bin:/bin", "LC_ALL=C", "TZ=UTC"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.login}
 	return cmd
+}
+
+// Run runs one of Postgres's programs to its end, in the cluster's folder and as its user, and returns what it prints. It finds the
+// server by itself.
+func (c *Cluster) Run(ctx context.Context, program string, args ...string) (string, error) {
+	cmd := c.command(ctx, program, args...)
+	cmd.Env = append(cmd.Env, "PGHOST="+c.dir, "PGUSER="+Superuser, "PGDATABASE=postgres", "PGDATA=data")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%s %s: %w\n%s", program, strings.Join(args, " "), err, out)
+	}
+	return string(out), err
 }
 
 // URL is the address of a database of the cluster, with the superuser's login. It stays the same over restarts.
@@ -189,7 +206,7 @@ func (c *Cluster) Start() error {
 	if c.hasty {
 		args = append(args, "-c", "fsync=off", "-c", "full_page_writes=off")
 	}
-	cmd := c.command("postgres", args...)
+	cmd := c.command(context.Background(), "postgres", args...)
 	s := &server{ready: make(chan struct{}), ended: make(chan struct{})}
 	r, w, err := os.Pipe()
 	if err != nil {

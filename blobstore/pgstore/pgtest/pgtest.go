@@ -43,7 +43,7 @@ func Main(m *testing.M) { os.Exit(Run(m)) }
 // Run is Main for a TestMain that has more to take away: it returns what to exit with.
 func Run(m *testing.M) int {
 	clearEnvironment()
-	shared.cluster, shared.err = create(true)
+	shared.cluster, shared.err = create("", true)
 	if shared.err != nil {
 		return m.Run()
 	}
@@ -94,8 +94,15 @@ func Login(t testing.TB, database, role string) string {
 // NewCluster starts a cluster for one test, which may do with it what it likes. It goes when the test ends.
 func NewCluster(t testing.TB) *Cluster {
 	t.Helper()
+	return NewClusterIn(t, "")
+}
+
+// NewClusterIn is NewCluster for a test of the folder that the cluster is kept in: a new one in parent, which the user postgres must
+// be able to get to. There Postgres makes it as it does by itself, and with checksums.
+func NewClusterIn(t testing.TB, parent string) *Cluster {
+	t.Helper()
 	clearEnvironment()
-	c, err := create(false)
+	c, err := create(parent, false)
 	c = require(t, c, err)
 	t.Cleanup(func() { must(t, c.remove()) })
 	return c
