@@ -244,6 +244,11 @@ type counted struct {
 type opens struct{ count, atNs int64 }
 
 func (x *index) follow(ctx context.Context, db *sql.DB) (more bool, err error) {
+	return x.followUntil(ctx, db, nil)
+}
+
+// followUntil follows each file of the log to its end, or if until is not nil, as far as that says.
+func (x *index) followUntil(ctx context.Context, db *sql.DB, until map[string]int64) (more bool, err error) {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return false, err
@@ -258,11 +263,18 @@ func (x *index) follow(ctx context.Context, db *sql.DB) (more bool, err error) {
 			return err
 		}
 		info, err := f.Stat()
-		if err != nil || info.Size() <= offset {
+		if err != nil {
 			return err
 		}
-		n := min(info.Size()-offset, int64(left))
-		more = more || n < info.Size()-offset
+		size := info.Size()
+		if until != nil {
+			size = min(size, until[name])
+		}
+		if size <= offset {
+			return nil
+		}
+		n := min(size-offset, int64(left))
+		more = more || n < size-offset
 		if n == 0 {
 			return nil
 		}

@@ -74,6 +74,7 @@ func open(t *testing.T) storetest.Fixture {
 		if err := store.Close(); err != nil {
 			t.Error(err)
 		}
+		isWhole(t, url) // whatever was done
 	})
 	sessions := map[auth.UserID]auth.Session{}
 	admin := sync.OnceValue(func() auth.Session { return signInAs(t, url, "ada", auth.RoleAdmin) })
