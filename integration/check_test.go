@@ -14,7 +14,8 @@ import (
 // isWhole fails the test if `mediafs check` finds anything wrong with the store. Drives may be mounted.
 func (s *store) isWhole(t testing.TB) {
 	t.Helper()
-	if r := s.checker().mediafs(t, "check", "--store", s.address); r.code != 0 {
+	administrator := s.checker()
+	if r := administrator.mediafs(t, "check", "--store", administrator.address); r.code != 0 {
 		t.Errorf("the store is not whole: %v", r)
 	}
 }
@@ -97,7 +98,8 @@ func TestCheckFindsWhatIsBrokenAndRepairsIt(t *testing.T) {
 			list[0].Kind != kind || list[0].Drive != drive || list[0].Repaired || last["whole"] != false {
 			t.Fatalf("got %v", broken)
 		}
-		if r := s.checker().mediafs(t, "check", "--store", s.address); r.code != 1 || !strings.HasSuffix(r.stdout, ": found: "+kind+" 1\n") {
+		administrator := s.checker()
+		if r := administrator.mediafs(t, "check", "--store", administrator.address); r.code != 1 || !strings.HasSuffix(r.stdout, ": found: "+kind+" 1\n") {
 			t.Errorf("got %v", r)
 		}
 		repaired := s.checker().mediafs(t, "check", "--store", s.address, "--repair")

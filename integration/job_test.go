@@ -28,6 +28,7 @@ type job struct {
 
 // An order is what a job is told to do.
 type order struct {
+	Exhaust        bool          // wait until an operation of each worker has failed
 	Finish         bool          // stop after the operations that go on
 	Limit          time.Duration // of how long one of them may have taken
 	Check          bool
@@ -146,6 +147,13 @@ func (j *job) finish(t *testing.T, limit time.Duration) (failed []string) {
 	return a.Failed
 }
 
+// exhaust waits until no worker can go on, and is finish then.
+func (j *job) exhaust(t *testing.T, limit time.Duration) (failed []string) {
+	t.Helper()
+	j.ask(t, order{Exhaust: true})
+	return j.finish(t, limit)
+}
+
 // check fails the test unless all folders are as the histories of their workers allow.
 func (j *job) check(t *testing.T, crashed, exact bool) {
 	t.Helper()
@@ -188,6 +196,8 @@ func runJob(args []string) error {
 		}
 		var a answer
 		switch {
+		case o.Exhaust:
+			c.done.Wait()
 		case o.Finish:
 			a.Failed, a.Wrong = c.finish(o.Limit)
 		case o.Check:

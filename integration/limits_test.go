@@ -206,21 +206,8 @@ func TestAFullDiskIsTold(t *testing.T) {
 		check(t, os.Mkdir(disk, 0o755))
 		smallDisk(t, disk, "size=40M")
 		check(t, os.Chmod(disk, 0o777))
-		cluster := pgtest.NewCluster(t)
 		s := bareStore(t, postgres, person{})
-		space := filepath.Join(disk, "space")
-		super := connect(t, cluster.URL("postgres"))
-		var owner string
-		check(t, super.QueryRow(context.Background(), "SHOW data_directory").Scan(&owner))
-		info, err := os.Stat(owner)
-		check(t, err)
-		check(t, os.Mkdir(space, 0o700))
-		chownLike(t, space, info)
-		for _, statement := range []string{"CREATE TABLESPACE small LOCATION '" + space + "'", "CREATE DATABASE small TABLESPACE small"} {
-			_, err := super.Exec(context.Background(), statement)
-			check(t, err)
-		}
-		s.database = cluster.URL("small")
+		_, s.database = databaseOnDisk(t, disk)
 		s.address = s.database
 		s.mediafs(t, "init", "--store", s.address).ok(t)
 		alice := s.addUser(t, "alice")
@@ -249,6 +236,25 @@ func TestAFullDiskIsTold(t *testing.T) {
 			t.Error("a file that was closed before has changed after mounting again")
 		}
 	})
+}
+
+// databaseOnDisk is a cluster with a database whose tables are on a disk, and the address of that.
+func databaseOnDisk(t *testing.T, disk string) (*pgtest.Cluster, string) {
+	t.Helper()
+	cluster := pgtest.NewCluster(t)
+	space := filepath.Join(disk, "space")
+	super := connect(t, cluster.URL("postgres"))
+	var owner string
+	check(t, super.QueryRow(context.Background(), "SHOW data_directory").Scan(&owner))
+	info, err := os.Stat(owner)
+	check(t, err)
+	check(t, os.Mkdir(space, 0o700))
+	chownLike(t, space, info)
+	for _, statement := range []string{"CREATE TABLESPACE small LOCATION '" + space + "'", "CREATE DATABASE small TABLESPACE small"} {
+		_, err := super.Exec(context.Background(), statement)
+		check(t, err)
+	}
+	return cluster, cluster.URL("small")
 }
 
 // A full quota gives EDQUOT. Few machines have one to try: strace has the kernel answer the program as if there were.

@@ -4,77 +4,15 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
-	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// A wire is between a mount and its database, and counts the bytes that go over it, both ways.
-type wire struct {
-	bytes atomic.Int64
-}
-
-// throughWire is the store as it is reached over a wire.
-func (s *store) throughWire(t *testing.T) (*store, *wire) {
-	t.Helper()
-	address, err := url.Parse(s.address)
-	check(t, err)
-	parameters := address.Query()
-	const socket = ".s.PGSQL.5432"
-	server := filepath.Join(parameters.Get("host"), socket)
-	dir := tempDir(t)
-	parameters.Set("host", dir)
-	address.RawQuery = parameters.Encode()
-
-	listener, err := net.Listen("unix", filepath.Join(dir, socket))
-	check(t, err)
-	w := &wire{}
-	var ends sync.WaitGroup
-	ends.Go(func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return // closed
-			}
-			database, err := net.Dial("unix", server)
-			if err != nil {
-				t.Error(err)
-				client.Close()
-				return
-			}
-			for _, way := range []struct{ to, from net.Conn }{{client, database}, {database, client}} {
-				ends.Go(func() {
-					_, _ = io.Copy(io.MultiWriter(way.to, w), way.from) // until either end closes
-					client.Close()
-					database.Close()
-				})
-			}
-		}
-	})
-	t.Cleanup(func() { // by now no mount is connected
-		check(t, listener.Close())
-		ends.Wait()
-	})
-	other := *s
-	other.address = address.String()
-	return &other, w
-}
-
-func (w *wire) Write(p []byte) (int, error) {
-	w.bytes.Add(int64(len(p)))
-	return len(p), nil
-}
 
 // carries returns what goes over the wire while something is done.
 func (w *wire) carries(t *testing.T, what string, do func()) int64 {

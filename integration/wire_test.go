@@ -13,16 +13,17 @@ import (
 
 // A wire is what connects the program with its database. It can be cut and it can hang, and it counts what goes through.
 type wire struct {
-	dir      string // of its socket
-	server   string // the server's socket
-	toServer atomic.Int64
-	toClient atomic.Int64
+	dir      string       // of its socket
+	server   string       // the server's socket
+	bytes    atomic.Int64 // that went through, both ways
 	carriers sync.WaitGroup
+	held     sync.WaitGroup // what is held back, until it is delivered
 
 	mu       sync.Mutex // guards the rest
 	listener net.Listener
 	ends     map[net.Conn]bool // both ends of each connection
-	hanging  chan struct{}     // closed when it hangs no more; nil: it does not
+	hanging  chan struct{}     // closed when what is held back may come through; nil: nothing is held back any more
+	late     chan struct{}     // the same of what stays held back though the wire is mended
 }
 
 // socketName is what Postgres calls its socket at its usual port.
@@ -43,6 +44,15 @@ func newWire(t *testing.T, database string) (*wire, string) {
 	parameters.Set("host", w.dir)
 	u.RawQuery = strings.ReplaceAll(parameters.Encode(), "+", "%20")
 	return w, u.String()
+}
+
+// throughWire is the store as it is reached over a wire.
+func (s *store) throughWire(t *testing.T) (*store, *wire) {
+	t.Helper()
+	other := *s
+	w, address := newWire(t, s.database)
+	other.address = address
+	return &other, w
 }
 
 func (w *wire) listen() error {
@@ -68,7 +78,7 @@ func (w *wire) listen() error {
 // connect carries what goes through one connection, both ways, until it ends.
 func (w *wire) connect(client net.Conn) {
 	defer client.Close()
-	w.passes()
+	w.passes()()
 	server, err := net.Dial("unix", w.server)
 	if err != nil {
 		return // no server is there either
@@ -82,8 +92,8 @@ func (w *wire) connect(client net.Conn) {
 	w.ends[client], w.ends[server] = true, true
 	w.mu.Unlock()
 	var both sync.WaitGroup
-	both.Go(func() { w.carry(server, client, &w.toServer) })
-	both.Go(func() { w.carry(client, server, &w.toClient) })
+	both.Go(func() { w.carry(server, client) })
+	both.Go(func() { w.carry(client, server) })
 	both.Wait()
 	w.mu.Lock()
 	delete(w.ends, client)
@@ -92,13 +102,15 @@ func (w *wire) connect(client net.Conn) {
 }
 
 // carry carries bytes one way. What has been taken from one end comes out at the other, though late, also if who sent it has gone.
-func (w *wire) carry(to, from net.Conn, count *atomic.Int64) {
+func (w *wire) carry(to, from net.Conn) {
 	buffer := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buffer)
-		w.passes()
-		count.Add(int64(n))
-		if _, errWrite := to.Write(buffer[:n]); errWrite != nil || err != nil {
+		passed := w.passes()
+		w.bytes.Add(int64(n))
+		_, errWrite := to.Write(buffer[:n])
+		passed()
+		if errWrite != nil || err != nil {
 			break
 		}
 	}
@@ -107,14 +119,18 @@ func (w *wire) carry(to, from net.Conn, count *atomic.Int64) {
 	}
 }
 
-// passes waits until the wire does not hang.
-func (w *wire) passes() {
+// passes waits until something may come through. passed is to be called when it has.
+func (w *wire) passes() (passed func()) {
 	w.mu.Lock()
 	hanging := w.hanging
-	w.mu.Unlock()
-	if hanging != nil {
-		<-hanging
+	if hanging == nil {
+		w.mu.Unlock()
+		return func() {}
 	}
+	w.held.Add(1)
+	w.mu.Unlock()
+	<-hanging
+	return w.held.Done
 }
 
 // cut ends all connections, and lets nobody make one until it is mended. What is on the way is lost.
@@ -128,9 +144,11 @@ func (w *wire) cut() {
 	for end := range w.ends {
 		_ = end.Close()
 	}
-	if w.hanging != nil {
-		close(w.hanging)
-		w.hanging = nil
+	for _, held := range []*chan struct{}{&w.hanging, &w.late} {
+		if *held != nil {
+			close(*held)
+			*held = nil
+		}
 	}
 }
 
@@ -139,6 +157,22 @@ func (w *wire) hang() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.hanging = make(chan struct{})
+}
+
+// mendLate is mend for a wire that hangs, but what is on the way stays there until it is delivered.
+func (w *wire) mendLate() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hanging, w.late = nil, w.hanging
+}
+
+// deliver has that come through, and returns when it has.
+func (w *wire) deliver() {
+	w.mu.Lock()
+	close(w.late)
+	w.late = nil
+	w.mu.Unlock()
+	w.held.Wait()
 }
 
 // mend ends what cut or hang began.

@@ -194,7 +194,7 @@ func databaseURL(database string, parameters url.Values) string {
 
 // Start starts the server and waits until it takes connections.
 func (c *Cluster) Start() error {
-	if c.server != nil {
+	if c.Runs() {
 		return fmt.Errorf("start postgres in %s: %w", c.dir, errRunning)
 	}
 	args := []string{"-D", "data",
@@ -263,7 +263,7 @@ func (s *server) read(log io.Reader) {
 	for {
 		line, err := lines.ReadString('\n')
 		s.log.add(line)
-		if !ready && strings.Contains(line, "database system is ready to accept connections") {
+		if !ready && strings.Contains(line, "database system is ready to accept") {
 			ready = true
 			close(s.ready)
 		}
@@ -276,6 +276,33 @@ func (s *server) read(log io.Reader) {
 // Stop stops the server and waits until it is gone.
 func (c *Cluster) Stop(mode StopMode) error {
 	return c.end(syscall.Signal(mode))
+}
+
+// Runs says whether the server runs: it may have ended by itself.
+func (c *Cluster) Runs() bool {
+	if c.server == nil {
+		return false
+	}
+	select {
+	case <-c.server.ended:
+		c.server = nil
+		return false
+	default:
+		return true
+	}
+}
+
+// StartInRecovery is Start for a server that is a standby, which nobody may write to, until it is promoted (pg_promote).
+func (c *Cluster) StartInRecovery() error {
+	if err := os.WriteFile(filepath.Join(c.dir, "data", "standby.signal"), nil, 0o600); err != nil {
+		return err
+	}
+	if c.login != nil {
+		if err := os.Chown(filepath.Join(c.dir, "data", "standby.signal"), int(c.login.Uid), int(c.login.Gid)); err != nil {
+			return err
+		}
+	}
+	return c.Start()
 }
 
 // Kill ends the server as a crash does. It may be started again.
@@ -315,7 +342,7 @@ func (c *Cluster) end(signal syscall.Signal) error {
 
 // remove stops the server, if it runs, and takes the cluster away.
 func (c *Cluster) remove() error {
-	if c.server != nil {
+	if c.Runs() {
 		if err := c.Stop(Immediate); err != nil {
 			return err
 		}
