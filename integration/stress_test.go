@@ -7,10 +7,10 @@ import (
 
 // notOfADrive are those of stress-ng's class for file systems that use no file in the folder that they are told, or use every mount
 // of the machine, those of other tests too; and those that leave out what they do on any drive of FUSE.
-const notOfADrive = "bind-mount,binderfs,dup,eventfd,fanotify,getdent,ioprio,procfs,fiemap,verity"
+const notOfADrive = "bind-mount,binderfs,dup,eventfd,fanotify,getdent,io,ioprio,procfs,fiemap,verity"
 
 // takingLong are those that take longer than they are told to, or for whose sort another one stands where time is short.
-const takingLong = ",chdir,dirdeep,dnotify,file-ioctl,filename,handle,inode-flags,io,locka,lockofd,lockf,fsize,hdd,touch,link,symlink,lease"
+const takingLong = ",chdir,dirdeep,dnotify,file-ioctl,filename,handle,inode-flags,locka,lockofd,lockf,fsize,hdd,touch,link,symlink,lease"
 
 // stress-ng does to a file system what its authors have thought of, one thing after the other, checks what comes of it, and leaves
 // nothing behind. On a local disk none of it fails.
