@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -108,6 +109,9 @@ func attach(fs *filesystem, o Options) (*Mount, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mountpoint %s: %w", mountpoint, mountError(err, privileged))
 	}
+	// go-fuse leaves /dev/fuse open for programs that are started from here, and a mount lasts as long as anybody has that open.
+	// Kernels before 5.11 can't say this for all descriptors at once: there such a program may keep a mount that was killed.
+	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	go m.serve()
 	if err := m.answering(); err != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), o.Timeout)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 
 	"golang.org/x/sys/unix"
@@ -29,7 +28,7 @@ func (m *Mount) Unmount(ctx context.Context) error {
 	synced := m.fs.handles.sync(ctx)
 	if err := m.detach(ctx, false); err != nil && !m.isDown() {
 		// Pages that programs changed in mapped files are still the kernel's alone: have them written now.
-		synced = errors.Join(synced, m.writeBack())
+		synced = errors.Join(synced, m.writeBack(ctx))
 		m.fs.frozen.Store(true)
 		synced = errors.Join(synced, m.fs.handles.sync(ctx))
 		if err := m.detach(ctx, true); err != nil && !m.isDown() {
@@ -81,12 +80,15 @@ func (m *Mount) detach(ctx context.Context, lazy bool) error {
 	return nil
 }
 
-// writeBack has the kernel write the changed pages that it holds of files in the mount.
-func (m *Mount) writeBack() error {
-	root, err := os.Open(m.mountpoint)
-	if err != nil {
-		return err
+// writeBack has the kernel write the changed pages that it holds of files in the mount. Another process, sync(1), asks it to: a
+// thread of ours that waited for an answer of ours could not end when this program is killed, and neither could the mount nor
+// anybody who uses it.
+func (m *Mount) writeBack(ctx context.Context) error {
+	var stderr bytes.Buffer
+	command := exec.CommandContext(ctx, "sync", "--file-system", m.mountpoint)
+	command.Stderr = &stderr
+	if err := command.Run(); err != nil {
+		return fmt.Errorf("sync %s: %w: %s", m.mountpoint, err, bytes.TrimSpace(stderr.Bytes()))
 	}
-	defer root.Close()
-	return unix.Syncfs(int(root.Fd()))
+	return nil
 }

@@ -5,10 +5,16 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mediafs/blobstore/pgstore/pgtest"
 )
 
 // A mount that is told to end while it is busy stores what is pending and goes.
@@ -98,4 +104,53 @@ func waitUntilUnmounted(t *testing.T, point string) {
 			t.Fatalf("%s is still mounted after %v", point, deadline)
 		}
 	}
+}
+
+// A mount of a drive in use, which is told to end while its database is away, and killed when it waits for what it asks of itself,
+// is gone: those who use it are told so, and none of them waits for ever.
+func TestAMountThatIsKilledWhileItUnmountsHoldsNobodyUp(t *testing.T) {
+	requireRoot(t) // to see what processes wait for
+	t.Parallel()
+	cluster := pgtest.NewCluster(t)
+	s := bareStore(t, postgres, person{})
+	s.database = cluster.URL("postgres")
+	s.address = s.database
+	s.mediafs(t, "init", "--store", s.address).ok(t)
+	m := s.mount(t, s.addUser(t, "alice"), "--timeout", "5s")
+	file, err := os.Create(m.path("in use"))
+	check(t, err)
+	check(t, file.Sync())
+	check(t, cluster.Stop(pgtest.Immediate))
+	check(t, m.cmd.Process.Signal(syscall.SIGTERM))
+	waitFor(t, "the mount waits for an answer of its own", func() bool { return waitsForAMount(m.cmd.Process.Pid) })
+	check(t, m.cmd.Process.Kill())
+	select {
+	case <-m.ended:
+	case <-time.After(time.Minute):
+		check(t, unix.Unmount(m.point, unix.MNT_FORCE|unix.MNT_DETACH)) // lets everybody go
+		t.Fatal("the program does not end after it was killed")
+	}
+	if err := os.Mkdir(m.path("new"), 0o755); !errors.Is(err, unix.ENOTCONN) {
+		t.Errorf("making a folder: %v, want ENOTCONN", err)
+	}
+	_ = file.Close() // says that the drive is gone
+	m.clear(t)
+	check(t, cluster.Start())
+}
+
+// waitsForAMount says whether a thread of a process or one of its children waits for an answer of FUSE.
+func waitsForAMount(pid int) bool {
+	tasks, _ := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*")
+	for _, task := range tasks { // each may end at any time
+		if function, err := os.ReadFile(filepath.Join(task, "wchan")); err == nil && string(function) == "request_wait_answer" {
+			return true
+		}
+		children, _ := os.ReadFile(filepath.Join(task, "children"))
+		for child := range strings.FieldsSeq(string(children)) {
+			if n, err := strconv.Atoi(child); err == nil && waitsForAMount(n) {
+				return true
+			}
+		}
+	}
+	return false
 }
