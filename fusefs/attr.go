@@ -33,8 +33,13 @@ func (fs *filesystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.A
 	if err != nil {
 		return r.end(err)
 	}
+	if change.Set.Has(blobstore.SetMtime) && !change.Set.Has(blobstore.SetSize) && fs.handles.mayBeMapped(r.node) {
+		// The kernel sends changes of mapped pages when it likes, and each sets the mtime. Those that were made before it is set
+		// here have to be stored before. With the size the kernel has done so itself, and is not to be called back.
+		fs.dropContent(r.node)
+	}
 	attr, err := r.drive.SetAttr(r.ctx, r.ino, change)
-	if err == nil && change.Set&(blobstore.SetUID|blobstore.SetGID) != 0 {
+	if err == nil && change.Set.Has(blobstore.SetKillPriv) {
 		attr, err = killSpecial(r.ctx, r.drive, &attr)
 	}
 	if err != nil {
@@ -84,7 +89,8 @@ func attrChange(in *fuse.SetAttrIn, ids ids) (blobstore.AttrChange, error) {
 	}
 	// A new owner takes the bits away whoever gives it (chown_common of fs/open.c), from all but folders. Drives do so with
 	// regular files, killSpecial with the rest.
-	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 || c.Set&(blobstore.SetUID|blobstore.SetGID) != 0 {
+	// What changes nothing is chown(2) that was given neither.
+	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 || c.Set&(blobstore.SetUID|blobstore.SetGID) != 0 || c.Set == 0 {
 		c.Set |= blobstore.SetKillPriv
 	}
 	return c, nil

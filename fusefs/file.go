@@ -71,7 +71,7 @@ func (fs *filesystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Op
 func (r *request) fillOpen(out *fuse.OpenOut, id uint64, attr *blobstore.Attr, file blobstore.File, flags blobstore.OpenFlags, made bool) {
 	open := &openFile{
 		file: file, caller: r.caller,
-		writable: flags.Has(blobstore.OpenWrite), truncated: flags.Has(blobstore.OpenTruncate),
+		readable: flags.Has(blobstore.OpenRead), writable: flags.Has(blobstore.OpenWrite), truncated: flags.Has(blobstore.OpenTruncate),
 	}
 	out.Fh = r.fs.handles.addFile(r.drive, id, attr, open, made)
 	if open.node.backing != 0 {

@@ -216,6 +216,22 @@ func TestExtendedAttributes(t *testing.T) {
 	wantErr(t, "a removed attribute", err, unix.ENODATA)
 }
 
+func TestTrustedAttributesAreShownToRootAlone(t *testing.T) {
+	needRoot(t)
+	_, dir := mount(t, newDrive(t), Options{AllowOther: true})
+	must(t, os.Chmod(dir, 0o755))
+	path := filepath.Join(dir, "file")
+	must(t, os.WriteFile(path, nil, 0o644))
+	must(t, errors.Join(unix.Setxattr(path, "trusted.a", nil, 0), unix.Setxattr(path, "user.b", nil, 0)))
+	for uid, want := range map[uint32]string{0: "trusted.a\nuser.b", nobody: "user.b"} {
+		said, err := shellAs(uid, dir, "getfattr -m - file | grep '\\.[ab]$' | sort")
+		must(t, err)
+		if said != want {
+			t.Errorf("user %d sees %q, want %q", uid, said, want)
+		}
+	}
+}
+
 func TestAllocateSeekAndCopy(t *testing.T) {
 	_, dir := mount(t, newDrive(t), Options{})
 	f, err := os.Create(filepath.Join(dir, "sparse"))

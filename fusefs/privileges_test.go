@@ -63,7 +63,7 @@ func TestNewOwnersOfWhatIsNoRegularFileTakeSetUserIDBitsAsOnExt4(t *testing.T) {
 	} {
 		_, drive := mount(t, newDrive(t), Options{AllowOther: true})
 		for where, dir := range map[string]string{"drive": drive, "disk": openTempDir(t)} {
-			for _, change := range []string{"chown 1 node", "chgrp 1 node"} {
+			for _, change := range []string{"chown 1 node", "chgrp 1 node", "chown : node"} {
 				if said, err := shellAs(0, dir, c.make+"; "+change); err != nil {
 					t.Errorf("%s, %s, %s: %v: %s", where, what, change, err, said)
 				}

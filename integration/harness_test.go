@@ -28,7 +28,12 @@ const deadline = 5 * time.Minute
 // work is a folder for what all tests share; everybody may read it.
 var work string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	if code, is := runHelper(); is {
+		os.Exit(code)
+	}
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) (code int) {
 	// Files of the tests have the modes that the tests give, and other users reach what they should.
