@@ -14,6 +14,9 @@ PACKAGES ?= ./...
 # How long each fuzz target runs.
 FUZZTIME ?= 30s
 
+# How long the drives are used by make soak.
+SOAKTIME ?= 1h
+
 # The folder store that `make run` makes, and whose drives it mounts.
 STORE := var/store
 USERS := alice bob
@@ -171,6 +174,11 @@ test: test-deps ## run all tests with the race detector, on a Postgres of their 
 .PHONY: integration
 integration: test-deps ## run the tests of the built and mounted program alone, and say what each does
 	@$(call leaving_nothing,go test -race -count=1 -parallel 4 -timeout 20m -v ./integration/...)
+
+# -rapid.seed=N in SOAKFLAGS begins with the sequences of a run that has found something.
+.PHONY: soak
+soak: test-deps ## use drives on both stores for SOAKTIME (1h), compare with a local disk, and look for leaks
+	@$(call leaving_nothing,go test -count=1 -parallel 32 -timeout 0 -v -run '^TestSoak$$' ./integration -soak $(SOAKTIME) -rapid.checks=100 $(SOAKFLAGS))
 
 .PHONY: bench
 bench: test-deps ## run the benchmarks

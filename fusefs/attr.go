@@ -33,6 +33,11 @@ func (fs *filesystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.A
 	if err != nil {
 		return r.end(err)
 	}
+	if change.Set == 0 {
+		if change.Set, err = r.keepOwner(); err != nil {
+			return r.endNode(err)
+		}
+	}
 	if change.Set.Has(blobstore.SetMtime) && !change.Set.Has(blobstore.SetSize) && fs.handles.mayBeMapped(r.node) {
 		// The kernel sends changes of mapped pages when it likes, and each sets the mtime. Those that were made before it is set
 		// here have to be stored before. With the size the kernel has done so itself, and is not to be called back.
@@ -89,8 +94,7 @@ func attrChange(in *fuse.SetAttrIn, ids ids) (blobstore.AttrChange, error) {
 	}
 	// A new owner takes the bits away whoever gives it (chown_common of fs/open.c), from all but folders. Drives do so with
 	// regular files, killSpecial with the rest.
-	// What changes nothing is chown(2) that was given neither.
-	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 || c.Set&(blobstore.SetUID|blobstore.SetGID) != 0 || c.Set == 0 {
+	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 || c.Set&(blobstore.SetUID|blobstore.SetGID) != 0 {
 		c.Set |= blobstore.SetKillPriv
 	}
 	return c, nil

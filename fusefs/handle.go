@@ -152,6 +152,14 @@ func (h *handles) node(id uint64) *openNode {
 	return h.nodes[id]
 }
 
+// passesWrites says whether a node is open for the kernel to write to the file behind it by itself.
+func (h *handles) passesWrites(id uint64) bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	node := h.nodes[id]
+	return node != nil && node.backing != 0
+}
+
 // mayBeMapped says whether the kernel may have changes of a node that it has not told of, in pages that programs have mapped.
 func (h *handles) mayBeMapped(id uint64) bool {
 	h.mu.RLock()

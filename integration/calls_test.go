@@ -93,11 +93,14 @@ func factsOf(st *unix.Stat_t) facts {
 		Mode: st.Mode, Nlink: uint32(st.Nlink), UID: st.Uid, GID: st.Gid, Rdev: st.Rdev, Size: st.Size,
 		Mtime: unix.TimespecToNsec(st.Mtim),
 	}
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		f.Size = 0
-	}
 	if f.Mtime > lastSet {
 		f.Mtime = byClock
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		f.Size = 0
+	case unix.S_IFIFO:
+		f.Mtime = 0
 	}
 	return f
 }
@@ -469,6 +472,10 @@ func listOpen(fd int) ([]string, error) {
 		n, err := unix.Getdents(fd, buffer)
 		if err != nil || n <= 0 {
 			slices.Sort(names)
+			// Where a folder ends is the file system's to say: go back to where all begin.
+			if _, errSeek := unix.Seek(fd, 0, unix.SEEK_SET); err == nil {
+				err = errSeek
+			}
 			return names, err
 		}
 		for e := range direntsOf(buffer[:n]) {
