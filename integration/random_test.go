@@ -45,7 +45,7 @@ func boundRandom(t *testing.T) {
 	given := make(map[string]bool)
 	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	for name, value := range map[string]string{
-		"rapid.checks":     "12",
+		"rapid.checks":     "20",
 		"rapid.steps":      "60",
 		"rapid.nofailfile": "true", // the seed is enough, and a test leaves no files behind
 	} {
