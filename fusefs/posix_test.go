@@ -9,21 +9,14 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hanwen/go-fuse/v2/posixtest"
 	"golang.org/x/sys/unix"
+
+	"mediafs/fusefs/fusetest"
 )
 
-// TestPOSIX runs go-fuse's own suite for file systems, except for three of its tests.
+// The stores are tested with it in package integration.
 func TestPOSIX(t *testing.T) {
-	suite := maps.Clone(posixtest.All)
-	// It wants two locks of one process to be in each other's way, which fcntl(2) says they are not, and ext4 fails it too:
-	// TestLocksAreHeldByProcesses has it right.
-	delete(suite, "FcntlFlockLocksFile")
-	// It skips itself without O_TMPFILE: TestFilesWithoutNamesAreRefused.
-	delete(suite, "Tmpfile")
-	// It replaces a name as fast as it can and takes every errno for an answer but ESTALE:
-	// TestNameThatIsReplacedAllTheTimeLeadsToOneOrTheOther.
-	delete(suite, "OpenSymlinkRace")
+	suite := fusetest.POSIX()
 	for _, name := range slices.Sorted(maps.Keys(suite)) {
 		t.Run(name, func(t *testing.T) {
 			_, dir := mount(t, newDrive(t), Options{})
