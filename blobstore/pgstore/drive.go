@@ -38,6 +38,7 @@ type Drive struct {
 	usage   usage
 	waiters waiters
 	known   known
+	atimes  atimes
 	spool   *spool // nil: nothing is kept
 
 	commits atomic.Uint64 // transactions that committed without waiting for the disk
@@ -132,6 +133,9 @@ func (d *Drive) Close(ctx context.Context) error {
 	}
 	d.stop()
 	d.tasks.Wait()
+	if err := d.storeAtimes(ctx); err != nil && !isSessionEnd(err) { // nothing of the user's is at stake
+		d.log.Warn("times of access are lost", "error", err)
+	}
 	d.endRecording(ctx)
 	if len(errs) > 0 {
 		return d.closeKeeping(errors.Join(errs...))
