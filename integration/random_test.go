@@ -22,7 +22,7 @@ import (
 //
 // Differences that are meant, or can't be helped, are all here:
 //
-//   - atime: a drive keeps its own, see [facts].
+//   - atime: of what a program reads from the kernel's cache a drive hears nothing. TestReadingMovesTheTimeOfAccess tests the rest.
 //   - chown(2) that changes neither owner nor group: to others than the owner it is refused where there are set-user-ID bits to take away.
 //     The kernel does not tell it from what it asks for before a write, so on a drive it does nothing then.
 //   - The attributes of a folder or pipe that is open and has no name any more: the kernel does not say who works in a folder or has
