@@ -17,6 +17,9 @@ PROGRAMS := Fio|StressNG|Dbench|PostgresKeeps|SQLiteLoses|GitKeeps
 # How long each fuzz target runs.
 FUZZTIME ?= 30s
 
+# How long the drives are used by make soak.
+SOAKTIME ?= 1h
+
 # The folder store that `make run` makes, and whose drives it mounts.
 STORE := var/store
 USERS := alice bob
@@ -179,6 +182,11 @@ integration: test-deps ## run the tests of the built and mounted program alone, 
 programs: test-deps ## run the tests of other people's programs at full length (about an hour)
 	@export MEDIAFS_FULL_LENGTH=1
 	$(call leaving_nothing,go test -count=1 -parallel 1 -timeout 3h -v -run '$(PROGRAMS)' ./integration/)
+
+# -rapid.seed=N in SOAKFLAGS begins with the sequences of a run that has found something.
+.PHONY: soak
+soak: test-deps ## use drives on both stores for SOAKTIME (1h), compare with a local disk, and look for leaks
+	@$(call leaving_nothing,go test -count=1 -parallel 32 -timeout 0 -v -run '^TestSoak$$' ./integration -soak $(SOAKTIME) -rapid.checks=100 $(SOAKFLAGS))
 
 .PHONY: bench
 bench: test-deps ## run the benchmarks

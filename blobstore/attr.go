@@ -1,6 +1,10 @@
 package blobstore
 
-import "golang.org/x/sys/unix"
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 // Ino is the number of a node, unique in its drive.
 type Ino uint64
@@ -99,6 +103,13 @@ func DropPriv(mode uint32) uint32 {
 	return mode
 }
 
+// AtimeDue says whether reading a node now moves its time of access, as relatime of mount(8) has it: when it is not later than what
+// else happened to the node, or a day old.
+func AtimeDue(a *Attr, nowNs int64) bool {
+	const day = int64(24 * time.Hour)
+	return a.AtimeNs <= a.MtimeNs || a.AtimeNs <= a.CtimeNs || nowNs-a.AtimeNs >= day
+}
+
 // OpenFlags say how a file is opened.
 type OpenFlags uint32
 
@@ -109,6 +120,7 @@ const (
 	OpenTruncate  // cut to nothing
 	OpenExclusive // Create alone: the name must not be there
 	OpenAppend    // the kernel gives WriteAt the end of the file as it knows it
+	OpenNoAtime   // reading leaves the time of access as it is
 )
 
 // Has says whether all of what is set.

@@ -209,7 +209,7 @@ type Content interface {
 // A File is an open regular file. All files open on one node see each other's writes at once. Which operations its flags
 // allow is checked by the kernel, not here.
 type File interface {
-	// ReadAt fills p from the byte at off. It returns fewer bytes only at the end of the file: 0 at or past it, and
+	// ReadAt fills p from the byte at off, and moves the time of access if that is due (AtimeDue). It returns fewer bytes only at the end of the file: 0 at or past it, and
 	// no error. Holes read as zero. p is the caller's again when it returns.
 	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
 

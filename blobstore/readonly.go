@@ -20,10 +20,10 @@ func (readOnly) SetXattr(context.Context, Ino, string, []byte, XattrMode) error 
 func (readOnly) RemoveXattr(context.Context, Ino, string) error                 { return ErrReadOnly }
 
 func (d readOnly) Open(ctx context.Context, ino Ino, flags OpenFlags) (File, error) {
-	if flags&^OpenRead != 0 {
+	if flags&^(OpenRead|OpenNoAtime) != 0 {
 		return nil, ErrReadOnly
 	}
-	f, err := d.Drive.Open(ctx, ino, flags)
+	f, err := d.Drive.Open(ctx, ino, flags|OpenNoAtime)
 	if err != nil {
 		return nil, err
 	}

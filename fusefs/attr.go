@@ -33,8 +33,18 @@ func (fs *filesystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.A
 	if err != nil {
 		return r.end(err)
 	}
+	if change.Set == 0 {
+		if change.Set, err = r.keepOwner(); err != nil {
+			return r.endNode(err)
+		}
+	}
+	if change.Set.Has(blobstore.SetMtime) && !change.Set.Has(blobstore.SetSize) && fs.handles.mayBeMapped(r.node) {
+		// The kernel sends changes of mapped pages when it likes, and each sets the mtime. Those that were made before it is set
+		// here have to be stored before. With the size the kernel has done so itself, and is not to be called back.
+		fs.dropContent(r.node)
+	}
 	attr, err := r.drive.SetAttr(r.ctx, r.ino, change)
-	if err == nil && change.Set&(blobstore.SetUID|blobstore.SetGID) != 0 {
+	if err == nil && change.Set.Has(blobstore.SetKillPriv) {
 		attr, err = killSpecial(r.ctx, r.drive, &attr)
 	}
 	if err != nil {

@@ -40,6 +40,9 @@ func (fs *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, 
 // Open opens a regular file.
 func (fs *filesystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	flags := openFlags(in.Flags)
+	if fs.readOnly {
+		flags |= blobstore.OpenNoAtime
+	}
 	begin := func() (request, error) { return fs.beginWaiting(opOpen, &in.InHeader, cancel) }
 	if flags.Has(blobstore.OpenTruncate) || flags.Has(blobstore.OpenWrite) {
 		begin = func() (request, error) { return fs.beginChange(opOpen, &in.InHeader) }
@@ -71,7 +74,7 @@ func (fs *filesystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Op
 func (r *request) fillOpen(out *fuse.OpenOut, id uint64, attr *blobstore.Attr, file blobstore.File, flags blobstore.OpenFlags, made bool) {
 	open := &openFile{
 		file: file, caller: r.caller,
-		writable: flags.Has(blobstore.OpenWrite), truncated: flags.Has(blobstore.OpenTruncate),
+		readable: flags.Has(blobstore.OpenRead), writable: flags.Has(blobstore.OpenWrite), truncated: flags.Has(blobstore.OpenTruncate),
 	}
 	out.Fh = r.fs.handles.addFile(r.drive, id, attr, open, made)
 	if open.node.backing != 0 {
@@ -99,6 +102,9 @@ func openFlags(flags uint32) blobstore.OpenFlags {
 	}
 	if flags&unix.O_APPEND != 0 {
 		f |= blobstore.OpenAppend
+	}
+	if flags&unix.O_NOATIME != 0 {
+		f |= blobstore.OpenNoAtime
 	}
 	return f
 }

@@ -32,6 +32,7 @@ type filesystem struct {
 	handles     handles
 	paths       *paths
 	watchers    sync.WaitGroup // goroutines of interruptible
+	server      *fuse.Server   // set by Init
 
 	requests, faults        atomic.Uint64
 	bytesRead, bytesWritten atomic.Uint64
@@ -65,6 +66,7 @@ func (fs *filesystem) String() string { return typeName }
 
 // Init is called once the kernel has said what it can do.
 func (fs *filesystem) Init(server *fuse.Server) {
+	fs.server = server
 	if fs.passthrough {
 		fs.handles.passthrough.init(server, fs.note)
 	}
@@ -78,6 +80,14 @@ func (fs *filesystem) stop() {
 	}
 	if fs.many != nil {
 		fs.many.stop()
+	}
+}
+
+// dropContent has the kernel write what it alone has of a node's content, and drop all that it has of it.
+func (fs *filesystem) dropContent(node uint64) {
+	// ENOENT: the kernel knows the node no more, and so has nothing of it.
+	if status := fs.server.InodeNotify(node, 0, 0); status != fuse.OK && status != fuse.ENOENT {
+		fs.log.Warn("the kernel may still have content of an open file", "node", node, "error", status)
 	}
 }
 

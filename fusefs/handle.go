@@ -27,6 +27,7 @@ type handles struct {
 type openFile struct {
 	file      blobstore.File
 	node      *openNode
+	readable  bool
 	writable  bool
 	truncated bool         // when it was opened
 	caller    uint32       // who opened it
@@ -67,6 +68,7 @@ type openNode struct {
 	drive   *drive // held by each of its opens
 	ino     blobstore.Ino
 	opens   int   // guarded by handles.mu
+	mapped  bool  // it may be, to be written: it was opened to read and to write; guarded by handles.mu
 	backing int32 // what the kernel calls the file it reads and writes itself; 0: none; fixed while the node is open
 	made    bool  // through this mount, by the first of its opens
 
@@ -99,6 +101,7 @@ func (h *handles) addFile(d *drive, id uint64, attr *blobstore.Attr, f *openFile
 		h.nodes[id] = node
 	}
 	node.opens++
+	node.mapped = node.mapped || f.readable && f.writable
 	h.last++
 	f.node = node
 	h.files[h.last] = f
@@ -147,6 +150,22 @@ func (h *handles) node(id uint64) *openNode {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	return h.nodes[id]
+}
+
+// passesWrites says whether a node is open for the kernel to write to the file behind it by itself.
+func (h *handles) passesWrites(id uint64) bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	node := h.nodes[id]
+	return node != nil && node.backing != 0
+}
+
+// mayBeMapped says whether the kernel may have changes of a node that it has not told of, in pages that programs have mapped.
+func (h *handles) mayBeMapped(id uint64) bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	node := h.nodes[id]
+	return node != nil && node.mapped && node.backing == 0
 }
 
 func (h *handles) addDir(d *drive, id uint64, dir blobstore.Dir) uint64 {

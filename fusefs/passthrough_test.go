@@ -171,6 +171,27 @@ func TestFilesWithSetUserIDBitsAreNotPassedThrough(t *testing.T) {
 	}
 }
 
+// What is passed through since before it got the bits loses them all the same when others write.
+func TestSetUserIDBitsGoFromFilesThatArePassedThrough(t *testing.T) {
+	needPassthrough(t)
+	_, dir := mount(t, newPlainDrive(t), Options{AllowOther: true, Passthrough: true})
+	must(t, os.Chmod(dir, 0o755))
+	path := filepath.Join(dir, "file")
+	must(t, os.WriteFile(path, nil, 0o644))
+	open, err := os.Open(path)
+	must(t, err)
+	defer open.Close()
+	must(t, unix.Chmod(path, 0o6777))
+	if said, err := shellAs(nobody, dir, "echo x >> file"); err != nil {
+		t.Errorf("%v: %s", err, said)
+	}
+	var st unix.Stat_t
+	must(t, unix.Stat(path, &st))
+	if got := st.Mode & permissions; got != 0o777 {
+		t.Errorf("got mode %o after an ordinary user wrote, want 777", got)
+	}
+}
+
 func TestOpenFilesKeepTheirWayWhenBitsChange(t *testing.T) {
 	needPassthrough(t)
 	_, dir := mount(t, newPlainDrive(t), Options{Passthrough: true})

@@ -9,21 +9,14 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hanwen/go-fuse/v2/posixtest"
 	"golang.org/x/sys/unix"
+
+	"mediafs/fusefs/fusetest"
 )
 
-// TestPOSIX runs go-fuse's own suite for file systems, except for three of its tests.
+// The stores are tested with it in package integration.
 func TestPOSIX(t *testing.T) {
-	suite := maps.Clone(posixtest.All)
-	// It wants two locks of one process to be in each other's way, which fcntl(2) says they are not, and ext4 fails it too:
-	// TestLocksAreHeldByProcesses has it right.
-	delete(suite, "FcntlFlockLocksFile")
-	// It skips itself without O_TMPFILE: TestFilesWithoutNamesAreRefused.
-	delete(suite, "Tmpfile")
-	// It replaces a name as fast as it can and takes every errno for an answer but ESTALE:
-	// TestNameThatIsReplacedAllTheTimeLeadsToOneOrTheOther.
-	delete(suite, "OpenSymlinkRace")
+	suite := fusetest.POSIX()
 	for _, name := range slices.Sorted(maps.Keys(suite)) {
 		t.Run(name, func(t *testing.T) {
 			_, dir := mount(t, newDrive(t), Options{})
@@ -214,6 +207,22 @@ func TestExtendedAttributes(t *testing.T) {
 	must(t, unix.Removexattr(path, "user.a"))
 	_, err = unix.Getxattr(path, "user.a", buffer)
 	wantErr(t, "a removed attribute", err, unix.ENODATA)
+}
+
+func TestTrustedAttributesAreShownToRootAlone(t *testing.T) {
+	needRoot(t)
+	_, dir := mount(t, newDrive(t), Options{AllowOther: true})
+	must(t, os.Chmod(dir, 0o755))
+	path := filepath.Join(dir, "file")
+	must(t, os.WriteFile(path, nil, 0o644))
+	must(t, errors.Join(unix.Setxattr(path, "trusted.a", nil, 0), unix.Setxattr(path, "user.b", nil, 0)))
+	for uid, want := range map[uint32]string{0: "trusted.a\nuser.b", nobody: "user.b"} {
+		said, err := shellAs(uid, dir, "getfattr -m - file | grep '\\.[ab]$' | sort")
+		must(t, err)
+		if said != want {
+			t.Errorf("user %d sees %q, want %q", uid, said, want)
+		}
+	}
 }
 
 func TestAllocateSeekAndCopy(t *testing.T) {

@@ -63,6 +63,22 @@ func killSpecial(ctx context.Context, d *drive, a *blobstore.Attr) (blobstore.At
 	return d.SetAttr(ctx, a.Ino, blobstore.AttrChange{Set: blobstore.SetMode, Mode: mode & permissions})
 }
 
+// keepOwner says what chown(2) changes that is given neither an owner nor a group: it takes the bits away too, which is for the owner
+// to do (setattr_prepare of fs/attr.c). From others the kernel asks for the same, for nothing, before they write. Then the write takes the
+// bits away, unless the kernel does it by itself.
+func (r *request) keepOwner() (blobstore.AttrSet, error) {
+	attr, err := r.drive.Attr(r.ctx, r.ino)
+	switch {
+	case err != nil:
+		return 0, err
+	case attr.IsDir():
+		return 0, nil
+	case r.caller == 0 || r.caller == r.drive.ids.uid(attr.UID) || r.fs.handles.passesWrites(r.node):
+		return blobstore.SetKillPriv, nil
+	}
+	return 0, nil
+}
+
 // seenMode takes note of a mode that a node has been given.
 func (fs *filesystem) seenMode(id uint64, mode uint32) {
 	if !hasPrivileges(mode) {

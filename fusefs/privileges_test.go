@@ -63,7 +63,7 @@ func TestNewOwnersOfWhatIsNoRegularFileTakeSetUserIDBitsAsOnExt4(t *testing.T) {
 	} {
 		_, drive := mount(t, newDrive(t), Options{AllowOther: true})
 		for where, dir := range map[string]string{"drive": drive, "disk": openTempDir(t)} {
-			for _, change := range []string{"chown 1 node", "chgrp 1 node"} {
+			for _, change := range []string{"chown 1 node", "chgrp 1 node", "chown : node"} {
 				if said, err := shellAs(0, dir, c.make+"; "+change); err != nil {
 					t.Errorf("%s, %s, %s: %v: %s", where, what, change, err, said)
 				}
@@ -76,6 +76,24 @@ func TestNewOwnersOfWhatIsNoRegularFileTakeSetUserIDBitsAsOnExt4(t *testing.T) {
 				must(t, os.Remove(path))
 			}
 		}
+	}
+}
+
+// Whoever is not the owner takes nothing away with chown(2), also if it is given neither owner nor group: then a local file system
+// refuses it, and a drive does nothing.
+func TestAStrangerTakesNoSetUserIDBitsAway(t *testing.T) {
+	needRoot(t)
+	_, dir := mount(t, newDrive(t), Options{AllowOther: true})
+	must(t, os.Chmod(dir, 0o755))
+	path := filepath.Join(dir, "file")
+	must(t, os.WriteFile(path, nil, 0o644))
+	must(t, unix.Chmod(path, 0o6755))
+	said, err := shellAs(nobody, dir, "chown : file")
+	t.Logf("chown says %q, %v", said, err)
+	var st unix.Stat_t
+	must(t, unix.Stat(path, &st))
+	if got := st.Mode & permissions; got != 0o6755 {
+		t.Errorf("got mode %o, want 6755", got)
 	}
 }
 

@@ -1,7 +1,6 @@
 package fusefs
 
 import (
-	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sync/errgroup"
 
 	"mediafs/blobstore"
@@ -64,10 +63,7 @@ func (m *Mount) dropContent(of func(*drive) bool) {
 	dropping.SetLimit(maxDropping)
 	for _, node := range m.fs.handles.nodesOf(of) {
 		dropping.Go(func() error {
-			// ENOENT: the kernel knows the node no more, and so has nothing of it.
-			if status := m.server.InodeNotify(node, 0, 0); status != fuse.OK && status != fuse.ENOENT {
-				m.fs.log.Warn("the kernel may still have content of an open file", "node", node, "error", status)
-			}
+			m.fs.dropContent(node)
 			return nil
 		})
 	}

@@ -48,6 +48,9 @@ func (fs *filesystem) GetXAttr(cancel <-chan struct{}, header *fuse.InHeader, na
 	return putXattr(&r, dest, value)
 }
 
+// trustedXattrs begin the names that only root sees (xattr(7)); the kernel refuses to give their values to others.
+const trustedXattrs = "trusted."
+
 // ListXAttr answers listxattr(2): the names, each with a NUL after it.
 func (fs *filesystem) ListXAttr(cancel <-chan struct{}, header *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
 	r, err := fs.beginWaiting(opListxattr, header, cancel)
@@ -60,6 +63,9 @@ func (fs *filesystem) ListXAttr(cancel <-chan struct{}, header *fuse.InHeader, d
 	}
 	var list []byte
 	for _, name := range names {
+		if r.caller != 0 && strings.HasPrefix(name, trustedXattrs) {
+			continue
+		}
 		list = append(append(list, name...), 0)
 	}
 	return putXattr(&r, dest, list)

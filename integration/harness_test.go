@@ -28,19 +28,9 @@ var deadline = size(5*time.Minute, time.Hour)
 // work is a folder for what all tests share; everybody may read it.
 var work string
 
-// helpers are what the test program does when it runs itself as another process, by the name in the environment variable
-// helperEnv.
-var helpers = map[string]func(args []string) error{}
-
-const helperEnv = "INTEGRATION_TEST_HELPER"
-
 func TestMain(m *testing.M) {
-	if name := os.Getenv(helperEnv); name != "" {
-		if err := helpers[name](os.Args[1:]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+	if code, is := runHelper(); is {
+		os.Exit(code)
 	}
 	os.Exit(run(m))
 }

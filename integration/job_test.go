@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -21,7 +20,7 @@ type job struct {
 	folder  string
 	cmd     *exec.Cmd
 	orders  *json.Encoder
-	answers chan answer
+	reports chan report
 	moment  chan struct{} // closed when as many operations have begun as the seed says
 	end     func()        // of the process
 }
@@ -35,8 +34,8 @@ type order struct {
 	Crashed, Exact bool
 }
 
-// An answer is what a job says: when its moment has come, and after each order.
-type answer struct {
+// A report is what a job says: when its moment has come, and after each order.
+type report struct {
 	Moment        bool
 	Failed, Wrong []string
 }
@@ -63,15 +62,11 @@ func startShortJob(t *testing.T, m *mount, name string, seed uint64) *job {
 
 func startJobThat(t *testing.T, m *mount, name string, seed uint64, ends bool) *job {
 	t.Helper()
-	j := &job{folder: m.path(name), answers: make(chan answer, 1), moment: make(chan struct{})}
+	j := &job{folder: m.path(name), reports: make(chan report, 1), moment: make(chan struct{})}
 	check(t, unix.Mkdir(j.folder, 0o755))
-	program, err := os.Executable()
-	check(t, err)
 	after := 1 + rand.New(rand.NewPCG(seed, 0)).Int64N(mostOperations)
-	j.cmd = person{}.command(context.Background(), "/", program, j.folder, strconv.FormatUint(seed, 10), strconv.FormatInt(after, 10),
+	j.cmd = helper(t, "job", j.folder, strconv.FormatUint(seed, 10), strconv.FormatInt(after, 10),
 		strconv.FormatBool(ends), strconv.FormatBool(m.s.kind == folder))
-	j.cmd.Env = append(j.cmd.Env, helperEnv+"=job")
-	j.cmd.Stderr = t.Output()
 	stdin, err := j.cmd.StdinPipe()
 	check(t, err)
 	stdout, err := j.cmd.StdoutPipe()
@@ -80,17 +75,17 @@ func startJobThat(t *testing.T, m *mount, name string, seed uint64, ends bool) *
 	j.orders = json.NewEncoder(stdin)
 	var reading sync.WaitGroup
 	reading.Go(func() {
-		defer close(j.answers)
+		defer close(j.reports)
 		said := json.NewDecoder(stdout)
 		for {
-			var a answer
+			var a report
 			if said.Decode(&a) != nil {
 				return
 			}
 			if a.Moment {
 				close(j.moment)
 			} else {
-				j.answers <- a
+				j.reports <- a
 			}
 		}
 	})
@@ -113,25 +108,25 @@ func (j *job) awaitMoment(t *testing.T) {
 	t.Helper()
 	select {
 	case <-j.moment:
-	case a := <-j.answers:
+	case a := <-j.reports:
 		t.Fatalf("the job in %s ended before its moment: %v %v", j.folder, a.Failed, a.Wrong)
 	case <-time.After(deadline):
 		t.Fatalf("the moment of the job in %s did not come", j.folder)
 	}
 }
 
-// ask gives an order and returns the answer.
-func (j *job) ask(t *testing.T, o order) answer {
+// ask gives an order and returns the report.
+func (j *job) ask(t *testing.T, o order) report {
 	t.Helper()
 	check(t, j.orders.Encode(o))
 	select {
-	case a, ok := <-j.answers:
+	case a, ok := <-j.reports:
 		if !ok {
 			t.Fatalf("the job in %s is gone", j.folder)
 		}
 		return a
 	case <-time.After(deadline):
-		t.Fatalf("the job in %s does not answer: an operation hangs", j.folder)
+		t.Fatalf("the job in %s does not report: an operation hangs", j.folder)
 		panic("unreachable")
 	}
 }
@@ -178,7 +173,7 @@ func runJob(args []string) error {
 	}
 	var mu sync.Mutex // one says something at a time
 	said := json.NewEncoder(os.Stdout)
-	say := func(a answer) error {
+	say := func(a report) error {
 		mu.Lock()
 		defer mu.Unlock()
 		return said.Encode(a)
@@ -186,7 +181,7 @@ func runJob(args []string) error {
 	c.start()
 	go func() { // ends with the process
 		<-c.moment
-		_ = say(answer{Moment: true}) // who listens may be gone
+		_ = say(report{Moment: true}) // who listens may be gone
 	}()
 	orders := json.NewDecoder(os.Stdin)
 	for {
@@ -194,7 +189,7 @@ func runJob(args []string) error {
 		if orders.Decode(&o) != nil {
 			return nil
 		}
-		var a answer
+		var a report
 		switch {
 		case o.Exhaust:
 			c.done.Wait()

@@ -22,7 +22,7 @@ type worker struct {
 	folder  string // its path
 	root    int    // a descriptor of it, which leads to the drive whatever becomes of the mountpoint
 	random  *rand.Rand
-	handles []*handle
+	handles []*heldFile
 	kept    bool // what was written is out of the program's hands at once, as on a store of folders
 
 	operation string        // the latest
@@ -32,8 +32,8 @@ type worker struct {
 	slowest   string        // which
 }
 
-// A handle is a file that a worker has open.
-type handle struct {
+// A heldFile is a file that a worker has open.
+type heldFile struct {
 	fd      int
 	file    int
 	changed bool // since it was last durable
@@ -225,7 +225,7 @@ func (w *worker) create() error {
 	}
 	number := len(w.files)
 	w.files[number] = &contents{}
-	h := &handle{file: number, changed: true}
+	h := &heldFile{file: number, changed: true}
 	err := w.do("create "+p, with(p, entry{kind: aFile, file: number}), false, func() error {
 		return retry(func() (err error) {
 			h.fd, err = unix.Openat(w.root, p, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o644)
@@ -243,7 +243,7 @@ func (w *worker) openAgain() error {
 	if p == "" || len(w.handles) >= mostHandles {
 		return nil
 	}
-	h := &handle{file: w.now()[p].file}
+	h := &heldFile{file: w.now()[p].file}
 	err := retry(func() (err error) {
 		h.fd, err = unix.Openat(w.root, p, unix.O_RDWR|unix.O_CLOEXEC, 0)
 		return err
@@ -254,7 +254,7 @@ func (w *worker) openAgain() error {
 	return err
 }
 
-func (w *worker) anyHandle() *handle {
+func (w *worker) anyHandle() *heldFile {
 	if len(w.handles) == 0 {
 		return nil
 	}
@@ -262,7 +262,7 @@ func (w *worker) anyHandle() *handle {
 }
 
 // change is what all changes of a file's content have in common.
-func (w *worker) change(h *handle, change func(c *contents) error) error {
+func (w *worker) change(h *heldFile, change func(c *contents) error) error {
 	c := w.files[h.file]
 	h.changed = true
 	err := change(c)
@@ -370,7 +370,7 @@ func (w *worker) named(file int) step {
 }
 
 // durably is what fsync and close have in common. What makes nothing durable is none of the history.
-func (w *worker) durably(h *handle, operation func() error) error {
+func (w *worker) durably(h *heldFile, operation func() error) error {
 	if !h.changed {
 		return operation()
 	}
@@ -402,7 +402,7 @@ func (w *worker) closeOne() error {
 	if h == nil {
 		return nil
 	}
-	w.handles = slices.DeleteFunc(w.handles, func(other *handle) bool { return other == h }) // close(2) closes even if it fails
+	w.handles = slices.DeleteFunc(w.handles, func(other *heldFile) bool { return other == h }) // close(2) closes even if it fails
 	return w.durably(h, func() error { return unix.Close(h.fd) })
 }
 

@@ -23,6 +23,13 @@ func (n *node) modified() {
 	n.attr.MtimeNs, n.attr.CtimeNs = t, t
 }
 
+// accessed is what reading does to a node.
+func (n *node) accessed() {
+	if t := now(); blobstore.AtimeDue(&n.attr, t) {
+		n.attr.AtimeNs = t
+	}
+}
+
 func (d *drive) Attr(ctx context.Context, ino blobstore.Ino) (attr blobstore.Attr, err error) {
 	err = d.do(ctx, "attributes of", ino, func() error {
 		n, err := d.node(ino)

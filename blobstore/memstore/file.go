@@ -10,6 +10,7 @@ import (
 type file struct {
 	drive  *drive
 	node   *node
+	quiet  bool // reading leaves no trace
 	closed bool
 }
 
@@ -36,7 +37,7 @@ func (d *drive) openFile(n *node, flags blobstore.OpenFlags) *file {
 		n.modified()
 	}
 	n.open++
-	return &file{drive: d, node: n}
+	return &file{drive: d, node: n, quiet: flags.Has(blobstore.OpenNoAtime)}
 }
 
 // checkRange is what the kernel checks of a range to be written (generic_write_checks, vfs_fallocate).
@@ -58,6 +59,9 @@ func (f *file) ReadAt(ctx context.Context, p []byte, off int64) (n int, err erro
 	err = f.do(ctx, "read", func() error {
 		if off < 0 {
 			return blobstore.ErrInvalid
+		}
+		if !f.quiet && len(p) > 0 {
+			f.node.accessed()
 		}
 		n = f.node.content.readAt(p, off)
 		return nil

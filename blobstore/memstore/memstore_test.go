@@ -23,6 +23,7 @@ func open(t *testing.T) storetest.Fixture {
 		Reopen:   func() blobstore.Store { return store },
 		Hole:     4096,
 		AnyOwner: true,
+		OwnAtime: true,
 	}
 }
 

@@ -38,6 +38,7 @@ func (d *Drive) one(ctx context.Context, op string, c commit, sql string, args .
 	if err == nil && !r.found {
 		err = translate(ctx, op, blobstore.ErrNotExist)
 	}
+	d.atimes.over(&r.attr)
 	return r, err
 }
 
@@ -106,6 +107,10 @@ func (d *Drive) setAttr(ctx context.Context, ino blobstore.Ino, change blobstore
 		change.AtimeNs, change.MtimeNs, time.Now().UnixNano(), fresh, int32(d.chunk), d.mount)
 	d.changes.Add(1)
 	if err == nil {
+		if change.Set.Has(blobstore.SetAtime) {
+			d.atimes.set(ino)
+			r.attr.AtimeNs = change.AtimeNs
+		}
 		d.known.remember(r.attr)
 	}
 	if change.Set.Has(blobstore.SetSize) {

@@ -201,6 +201,75 @@ func BenchmarkOperation(b *testing.B) {
 	})
 }
 
+// BenchmarkTimeOfAccess opens, reads and closes files of 4 KiB, one after the other: leaving no trace, with times of access that are due
+// each time, and with none that is. "again" reads a file that stays open. Storing the times is on the clock, once for all of them.
+func BenchmarkTimeOfAccess(b *testing.B) {
+	ctx := context.Background()
+	const files = 2000
+	d := benchDrive(b, 64<<10)
+	var inos []blobstore.Ino
+	for i := range files {
+		f, ino := benchFile(b, d, fmt.Sprint("file", i))
+		if _, err := f.WriteAt(ctx, make([]byte, 4096), 0); err != nil {
+			b.Fatal(err)
+		}
+		if err := errors.Join(f.Flush(ctx), f.Close()); err != nil {
+			b.Fatal(err)
+		}
+		inos = append(inos, ino)
+	}
+	p := make([]byte, 4096)
+	readAll := func(b *testing.B, flags blobstore.OpenFlags) {
+		for _, ino := range inos {
+			f, err := d.Open(ctx, ino, blobstore.OpenRead|flags)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err = f.ReadAt(ctx, p, 0); errors.Join(err, f.Close()) != nil {
+				b.Fatal(err)
+			}
+		}
+		if err := d.(*pgstore.Drive).StoreAtimes(ctx); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, way := range []struct {
+		name  string
+		flags blobstore.OpenFlags
+		due   bool
+	}{{"no-trace", blobstore.OpenNoAtime, false}, {"due", 0, true}, {"not-due", 0, false}} {
+		b.Run(way.name, func(b *testing.B) {
+			for b.Loop() {
+				if way.due {
+					b.StopTimer()
+					for _, ino := range inos {
+						if _, err := d.SetAttr(ctx, ino, blobstore.AttrChange{Set: blobstore.SetAtime, AtimeNs: 1}); err != nil {
+							b.Fatal(err)
+						}
+					}
+					b.StartTimer()
+				}
+				readAll(b, way.flags)
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*files), "µs/file")
+		})
+	}
+	for name, flags := range map[string]blobstore.OpenFlags{"again": 0, "again-no-trace": blobstore.OpenNoAtime} {
+		b.Run(name, func(b *testing.B) {
+			f, err := d.Open(ctx, inos[0], blobstore.OpenRead|flags)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer f.Close()
+			for b.Loop() {
+				if _, err := f.ReadAt(ctx, p, 0); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // dots tells the rounds of renaming apart.
 func dots(n int) string { return fmt.Sprintf("%.*s", n%2, ".") }
 

@@ -160,6 +160,7 @@ func (b *blob) load(ctx context.Context) error {
 	case !r.attr.IsRegular():
 		return translate(ctx, "open", blobstore.ErrInvalid)
 	}
+	d.atimes.over(&r.attr)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.learn(r)

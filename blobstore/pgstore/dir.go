@@ -127,6 +127,7 @@ func (l *dir) fetch(ctx context.Context, after uint64, limit int) error {
 				if err := r.scan(rows, &position, &name); err != nil {
 					return err
 				}
+				d.atimes.over(&r.attr)
 				l.page = append(l.page, blobstore.Entry{Name: string(name), Attr: r.attr, Position: uint64(position)})
 				return nil
 			},

@@ -39,6 +39,7 @@ type Drive struct {
 	waiters waiters
 	known   known
 	epochs  *epochs
+	atimes  atimes
 	spool   *spool // nil: nothing is kept
 
 	commits atomic.Uint64 // transactions that committed without waiting for the disk
@@ -136,6 +137,9 @@ func (d *Drive) Close(ctx context.Context) error {
 	stop()
 	d.stop()
 	d.tasks.Wait()
+	if err := d.storeAtimes(ctx); err != nil && !isSessionEnd(err) { // nothing of the user's is at stake
+		d.log.Warn("times of access are lost", "error", err)
+	}
 	d.endRecording(ctx)
 	if len(errs) > 0 {
 		return d.closeKeeping(errors.Join(errs...))

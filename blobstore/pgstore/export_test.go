@@ -14,6 +14,9 @@ func (d *Drive) Session() auth.Session { return *d.session.Load() }
 // Collect has what was removed taken away now.
 func (d *Drive) Collect(ctx context.Context) error { return d.collectAll(ctx) }
 
+// StoreAtimes stores the times of access that reading has moved, as each beat does.
+func (d *Drive) StoreAtimes(ctx context.Context) error { return d.storeAtimes(ctx) }
+
 // StoreEverything stores what is pending of a file, as the background does.
 func (f *File) StoreEverything(ctx context.Context) error { return f.blob.store(ctx, everything) }
 

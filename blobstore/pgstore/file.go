@@ -12,6 +12,7 @@ import (
 // File is an open file. What it holds is its blob's, which all files open on the node share.
 type File struct {
 	blob    *blob
+	quiet   bool          // reading leaves no trace
 	changes atomic.Uint64 // made through this file: counted when they are done
 	flushed atomic.Uint64 // how many of them are stored
 	closed  atomic.Bool
@@ -29,7 +30,7 @@ func (d *Drive) Open(ctx context.Context, ino blobstore.Ino, flags blobstore.Ope
 	b := d.acquire(ino)
 	d.dropping.Lock()   // whoever did not see it open is done after this
 	d.dropping.Unlock() //nolint:staticcheck // nothing is to be done in between
-	f := &File{blob: b, losses: d.losses.Load()}
+	f := &File{blob: b, losses: d.losses.Load(), quiet: d.guest || flags.Has(blobstore.OpenNoAtime)}
 	var err error
 	if flags.Has(blobstore.OpenTruncate) {
 		err = b.truncate(ctx)

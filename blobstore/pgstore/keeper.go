@@ -33,6 +33,7 @@ func (d *Drive) keep() {
 				continue
 			}
 			d.attempt("say that the mount is alive", d.beat)
+			d.attempt("store times of access", d.storeAtimes)
 			for _, b := range d.pendingBlobs() {
 				if b.pendingSince(time.Now().Add(-storeAfter)) {
 					b.storeInBackground(everything)

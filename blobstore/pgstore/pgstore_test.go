@@ -82,6 +82,7 @@ func open(t *testing.T) storetest.Fixture {
 		Store:    store,
 		Hole:     64 << 10,
 		AnyOwner: true,
+		OwnAtime: true,
 		Reopen:   reopen,
 		Admin:    admin,
 		Session: func(user auth.UserID) auth.Session {

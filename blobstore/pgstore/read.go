@@ -35,6 +35,9 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 		version := b.version
 		n := int(min(max(b.attr.Size-off, 0), int64(len(p))))
 		stored := min(max(b.stored-off, 0), int64(n)) // past it there are only pending bytes and holes
+		if !f.quiet && b.loaded && len(p) > 0 {
+			b.drive.atimes.read(&b.attr)
+		}
 		covered := b.covered(off, n)
 		if covered {
 			b.putPending(p[:n], off)

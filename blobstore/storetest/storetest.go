@@ -35,6 +35,10 @@ type Fixture struct {
 	// written takes no space, and Seek finds where it starts and ends. A power of two, at most 1 MiB.
 	Hole int64
 
+	// OwnAtime says that the store itself moves the time of access of what is read. Otherwise the file system below does, if it
+	// was mounted to do so.
+	OwnAtime bool
+
 	// XattrSpace is how many bytes the names and values of all extended attributes of one node may have for certain:
 	// at least 2048. Zero stands for "each value up to blobstore.MaxXattrValue".
 	XattrSpace int
@@ -58,6 +62,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"listing", dirTests},
 		{"attributes", attrTests},
 		{"times", timeTests},
+		{"times of access", atimeTests},
 		{"content", fileTests},
 		{"ranges", rangeTests},
 		{"xattrs", xattrTests},

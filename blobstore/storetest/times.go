@@ -211,6 +211,61 @@ var timeTests = []test{
 	}},
 }
 
+var atimeTests = []test{
+	{"reading moves an atime that is not later than the last change, and then no more", func(w *world) {
+		ino := w.mkfile(root, "f", "content")
+		w.setAttr(ino, blobstore.AttrChange{Set: blobstore.SetAtime | blobstore.SetMtime, AtimeNs: longAgo, MtimeNs: longAgo})
+		before := w.attr(ino)
+		var moved blobstore.Attr
+		for end := time.Now().Add(clockTimeout); moved.AtimeNs <= before.CtimeNs && time.Now().Before(end); { // a clock may tick late
+			w.cat(ino)
+			if moved = w.attr(ino); moved.AtimeNs == longAgo && !w.OwnAtime {
+				return
+			}
+		}
+		if moved.AtimeNs <= before.CtimeNs || moved.MtimeNs != longAgo || moved.CtimeNs != before.CtimeNs {
+			w.Fatalf("before %+v, and %+v then: want atime alone to move", before, moved)
+		}
+		w.cat(ino)
+		w.reopen()
+		if got := w.lookup(root, "f"); got.AtimeNs != moved.AtimeNs || got.MtimeNs != longAgo || got.CtimeNs != before.CtimeNs {
+			w.Errorf("after reading again and reopening %+v, want %+v", got, moved)
+		}
+	}},
+	{"an atime that is set after reading stays", func(w *world) {
+		ino := w.mkfile(root, "f", "content")
+		w.setAttr(ino, blobstore.AttrChange{Set: blobstore.SetAtime, AtimeNs: longAgo})
+		for _, ns := range []int64{longAgo + 1, longAgo} {
+			w.cat(ino)
+			a := w.setAttr(ino, blobstore.AttrChange{Set: blobstore.SetAtime, AtimeNs: ns})
+			if got := w.attr(ino).AtimeNs; a.AtimeNs != ns || got != ns {
+				w.Errorf("got atime %d and %d, want %d", a.AtimeNs, got, ns)
+			}
+		}
+		w.reopen()
+		if got := w.lookup(root, "f").AtimeNs; got != longAgo {
+			w.Errorf("after reopening: got atime %d, want %d", got, longAgo)
+		}
+	}},
+	{"an atime that is later than the last change moves when it is a day old", func(w *world) {
+		a := blobstore.Attr{AtimeNs: 2, MtimeNs: 1, CtimeNs: 1}
+		if day := int64(24 * time.Hour); blobstore.AtimeDue(&a, 1+day) || !blobstore.AtimeDue(&a, 2+day) {
+			w.Error("it moves before, or does not")
+		}
+	}},
+	{"reading that is to leave no trace leaves none", func(w *world) {
+		ino := w.mkfile(root, "f", "content")
+		w.setAttr(ino, blobstore.AttrChange{Set: blobstore.SetAtime, AtimeNs: longAgo})
+		f, err := w.drive.Open(w.ctx, ino, blobstore.OpenRead|blobstore.OpenNoAtime)
+		w.ok(err, "open")
+		w.content(f)
+		w.close(f)
+		if got := w.attr(ino).AtimeNs; got != longAgo {
+			w.Errorf("got atime %d, want %d", got, longAgo)
+		}
+	}},
+}
+
 func (w *world) mtimeIs(ino blobstore.Ino, want int64) {
 	w.Helper()
 	if got := w.attr(ino).MtimeNs; got != want {

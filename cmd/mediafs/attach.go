@@ -204,6 +204,7 @@ func (m *attachment) statusFunc() func() mountStatus {
 			OpenFiles:  stats.OpenHandles,
 			Requests:   stats.Requests,
 			Errors:     stats.Errors,
+			resources:  ownResources(),
 			Notes:      m.mount.Notes(),
 			Since:      since,
 			PID:        os.Getpid(),

@@ -45,12 +45,13 @@ type mountStatus struct {
 	PendingBytes *int64       `json:"pending_bytes"` // written and not yet stored; null: the store keeps nothing back
 	Requests     uint64       `json:"requests"`
 	Errors       uint64       `json:"errors"`
-	Notes        []string     `json:"notes"`
-	Since        time.Time    `json:"since"`
-	PID          int          `json:"pid,omitempty"`
-	Version      string       `json:"version"`
-	Log          string       `json:"log,omitempty"` // file; "": stderr
-	Problem      string       `json:"problem,omitempty"`
+	resources
+	Notes   []string  `json:"notes"`
+	Since   time.Time `json:"since"`
+	PID     int       `json:"pid,omitempty"`
+	Version string    `json:"version"`
+	Log     string    `json:"log,omitempty"` // file; "": stderr
+	Problem string    `json:"problem,omitempty"`
 }
 
 // sessionStatus is how a session is.
