@@ -255,6 +255,11 @@ var faults = []fault{
 		kinds: "ring", after: map[string]string{"lost+found": "folder", "lost+found/inner": "folder", "lost+found/inner/innermost": "folder",
 			"lost+found/inner/innermost/deep": "album/inner/innermost/deep"},
 		gone: []string{"album/inner", "album/inner/innermost", "album/inner/innermost/deep"}},
+	{name: "a folder is in itself", sql: `update mediafs.entries set parent = {innermost} where drive_id = {alice} and ino = {innermost};
+			update mediafs.nodes set parent = {innermost}, nlink = 3 where drive_id = {alice} and ino = {innermost};
+			update mediafs.nodes set nlink = 2 where drive_id = {alice} and ino = {inner}`,
+		kinds: "ring", after: map[string]string{"lost+found": "folder", "lost+found/innermost": "folder", "lost+found/innermost/deep": "album/inner/innermost/deep"},
+		gone: []string{"album/inner/innermost", "album/inner/innermost/deep"}},
 	{name: "a folder says it is elsewhere", sql: "update mediafs.nodes set parent = 1 where drive_id = {alice} and ino = {innermost}", kinds: "parent"},
 	{name: "a file says it is in a folder", sql: "update mediafs.nodes set parent = 1 where drive_id = {alice} and ino = {photo}", kinds: "parent"},
 	{name: "a file is in a file", sql: "update mediafs.entries set parent = {photo} where drive_id = {alice} and name = 'second'",
@@ -482,9 +487,11 @@ func TestCheckOfAStoreThatIsBeingUsed(t *testing.T) {
 	url := newStore(t)
 	one := attach(t, url, signIn(t, url, "alice"), pgstore.Options{})
 	two := attach(t, url, one.Session(), pgstore.Options{})
+	_, still := create(t, one, "still")
 	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
 	var users errgroup.Group
-	for n, d := range []*pgstore.Drive{one, two, one, two} {
+	for n, d := range []*pgstore.Drive{one, two} {
 		users.Go(func() error {
 			for i := 0; ctx.Err() == nil; i++ {
 				if err := busy(t.Context(), d, fmt.Sprintf("%d-%d", n, i)); err != nil {
@@ -494,12 +501,17 @@ func TestCheckOfAStoreThatIsBeingUsed(t *testing.T) {
 			return nil
 		})
 	}
-	for range 20 {
+	for range 5 {
 		isWhole(t, url)
 	}
-	_, report := checkStore(t, url, true)
-	if report.Repaired {
-		t.Errorf("nothing was broken, and got %+v", report)
+	// What nobody uses is broken, and repaired beside those who go on.
+	broken := checked{url: url, drive: int32(one.ID()), inos: map[string]blobstore.Ino{"still": still}}
+	for range 3 {
+		broken.exec(t, `update mediafs.nodes set nlink = 7 where drive_id = {alice} and ino = {still};
+			delete from mediafs.entries where drive_id = {alice} and ino = {still}`)
+		if _, report := checkStore(t, url, true); !report.Repaired || report.Found["orphan"] != 1 || !report.Whole() {
+			t.Errorf("got %+v", report)
+		}
 	}
 	stop()
 	if err := users.Wait(); err != nil {
@@ -573,6 +585,7 @@ func TestALoginThatDoesNotSeeAllRowsChecksNothing(t *testing.T) {
 }
 
 func TestARepairDoesNotWaitForeverForALock(t *testing.T) {
+	pgstore.RepairWaits(t, 100*time.Millisecond)
 	url := newStore(t)
 	c := newChecked(t, url, "alice")
 	c.exec(t, "update mediafs.nodes set nlink = 7 where drive_id = {alice} and ino = {photo}")
@@ -593,5 +606,21 @@ func TestARepairDoesNotWaitForeverForALock(t *testing.T) {
 	}
 	if _, report := checkStore(t, url, true); !report.Whole() {
 		t.Errorf("got %+v", report)
+	}
+}
+
+func TestCheckFindsAMountingRoleThatMayDoMore(t *testing.T) {
+	url := pgtest.NewCluster(t).URL("postgres") // roles are of a whole cluster
+	if _, err := pgstore.Init(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	isWhole(t, url)
+	for _, sql := range []string{"alter role mediafs bypassrls", "alter role mediafs nobypassrls; grant mediafs_owner to mediafs"} {
+		if err := (household{}).exec(t, url, "", sql); err != nil {
+			t.Fatal(err)
+		}
+		if found, report := checkStore(t, url, true); len(found) != 1 || found[0].Kind != "mounting-role" || report.Whole() {
+			t.Errorf("%s: found %+v", sql, found)
+		}
 	}
 }
