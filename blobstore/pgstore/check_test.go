@@ -67,7 +67,7 @@ func fillDrive(t *testing.T, url string, session auth.Session) (int32, map[strin
 		t.Fatal(err)
 	}
 	inos := make(map[string]blobstore.Ino)
-	make := func(parent, name string, node blobstore.NewNode) {
+	put := func(parent, name string, node blobstore.NewNode) {
 		t.Helper()
 		in := blobstore.RootIno
 		if parent != "" {
@@ -80,12 +80,12 @@ func fillDrive(t *testing.T, url string, session auth.Session) (int32, map[strin
 		inos[name] = attr.Ino
 	}
 	for _, f := range [][2]string{{"", "album"}, {"album", "inner"}, {"inner", "innermost"}, {"", "other"}} {
-		make(f[0], f[1], blobstore.NewNode{Mode: unix.S_IFDIR | 0o700})
+		put(f[0], f[1], blobstore.NewNode{Mode: unix.S_IFDIR | 0o700})
 	}
-	make("album", "link", blobstore.NewNode{Mode: unix.S_IFLNK | 0o777, Target: "photo"})
-	make("album", "pipe", blobstore.NewNode{Mode: unix.S_IFIFO | 0o600})
+	put("album", "link", blobstore.NewNode{Mode: unix.S_IFLNK | 0o777, Target: "photo"})
+	put("album", "pipe", blobstore.NewNode{Mode: unix.S_IFIFO | 0o600})
 	for i, f := range [][2]string{{"album", "photo"}, {"album", "second"}, {"innermost", "deep"}, {"album", "empty"}, {"other", "sparse"}} {
-		make(f[0], f[1], blobstore.NewNode{Mode: unix.S_IFREG | 0o600})
+		put(f[0], f[1], blobstore.NewNode{Mode: unix.S_IFREG | 0o600})
 		file, err := d.Open(ctx, inos[f[1]], writable)
 		if err != nil {
 			t.Fatal(err)
