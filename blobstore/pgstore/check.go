@@ -218,9 +218,12 @@ var surveys = []survey{
 
 // Look implements blobstore.Checker in one snapshot.
 func (c *checker) Look(ctx context.Context, found func(blobstore.Finding)) (report blobstore.CheckReport, err error) {
+	// A database that is read-only unless told otherwise can be checked: the table is this connection's.
 	_, err = c.conn.Exec(ctx, `
+		begin read write;
 		drop table if exists pg_temp.checked_blobs;
-		create temporary table checked_blobs (drive_id integer not null, blob bigint not null, bytes bigint not null, stop bigint not null, bad bigint not null)`)
+		create temporary table checked_blobs (drive_id integer not null, blob bigint not null, bytes bigint not null, stop bigint not null, bad bigint not null);
+		commit`)
 	if err != nil {
 		return report, err
 	}

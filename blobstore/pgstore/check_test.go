@@ -584,6 +584,19 @@ func TestALoginThatDoesNotSeeAllRowsChecksNothing(t *testing.T) {
 	}
 }
 
+func TestAReadOnlyDatabaseIsCheckedAndNotRepaired(t *testing.T) {
+	url := newStore(t)
+	c := newChecked(t, url, "alice")
+	c.exec(t, "update mediafs.nodes set nlink = 7 where drive_id = {alice} and ino = {photo}")
+	c.exec(t, "do $$ begin execute format('alter database %I set default_transaction_read_only = on', current_database()); end $$")
+	if _, report := checkStore(t, url, false); report.Found["links"] != 1 {
+		t.Errorf("got %+v", report)
+	}
+	if _, err := pgstore.Check(t.Context(), url, true, func(blobstore.Finding) {}); err == nil || !strings.Contains(err.Error(), "read-only") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestARepairDoesNotWaitForeverForALock(t *testing.T) {
 	pgstore.RepairWaits(t, 100*time.Millisecond)
 	url := newStore(t)
