@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"os"
@@ -119,6 +120,34 @@ func TestCheckFindsWhatIsBrokenAndRepairsIt(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestCheckIsInterrupted(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, postgres, person{})
+	conn := s.connect(t)
+	_, err := conn.Exec(context.Background(), "begin; lock table mediafs.nodes")
+	check(t, err)
+	path, err := program()
+	check(t, err)
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	defer cancel()
+	cmd := s.person.command(ctx, s.dir, path, "check", "--store", s.address)
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	check(t, cmd.Start())
+	for other := s.connect(t); ; { // until it waits for the lock
+		if number(t, other, "select count(*) from pg_locks where not granted and relation = 'mediafs.nodes'::regclass") > 0 {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatal("it does not look at the nodes")
+		}
+	}
+	check(t, cmd.Process.Signal(os.Interrupt))
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 1 || !strings.Contains(said.String(), "interrupted") {
+		t.Errorf("got %v, %q", err, said.String())
+	}
 }
 
 func TestCheckNeedsALoginThatSeesAll(t *testing.T) {

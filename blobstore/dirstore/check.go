@@ -483,7 +483,7 @@ func (c *checker) lookAtIndex(ctx context.Context, found func(blobstore.Finding)
 	if err != nil {
 		return broken(err.Error())
 	}
-	comparable, ahead := true, ""
+	all, ahead := true, ""
 	seen := make(map[string]bool)
 	err = c.eachAuditFile(func(name string, f *os.File) error {
 		seen[name] = true
@@ -494,9 +494,9 @@ func (c *checker) lookAtIndex(ctx context.Context, found func(blobstore.Finding)
 		return err
 	})
 	for name := range known.followed {
-		comparable = comparable && seen[name]
+		all = all && seen[name]
 	}
-	if err != nil || !comparable {
+	if err != nil || !all {
 		return err
 	}
 	if ahead != "" {

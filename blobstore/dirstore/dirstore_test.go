@@ -24,7 +24,15 @@ func fixture(t *testing.T, adjust func(*dirstore.Store)) storetest.Fixture {
 	}
 	store := openStore(t, root)
 	adjust(store)
-	t.Cleanup(func() { closeStore(t, store) })
+	t.Cleanup(func() {
+		closeStore(t, store)
+		findings, _ := checkStore(t, root, false)
+		for _, f := range findings {
+			if f.Kind != "foreign-owner" { // the suite gives files to others
+				t.Errorf("the store is not whole: %+v", f)
+			}
+		}
+	})
 	return storetest.Fixture{
 		Store:   store,
 		Session: session,

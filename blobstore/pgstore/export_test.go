@@ -2,6 +2,8 @@ package pgstore
 
 import (
 	"context"
+	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -40,4 +42,11 @@ func MigrateTo(ctx context.Context, conn *pgx.Conn, version int32) error {
 		return err
 	}
 	return migrateTo(ctx, conn, version)
+}
+
+// RepairWaits sets how long a repair waits for locks, until the test ends.
+func RepairWaits(t testing.TB, d time.Duration) {
+	before := repairWaits
+	repairWaits = d
+	t.Cleanup(func() { repairWaits = before })
 }

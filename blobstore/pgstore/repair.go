@@ -12,8 +12,8 @@ import (
 	"mediafs/blobstore"
 )
 
-// repairWaits is how long a repair waits for the transactions of mounts to end; meanwhile those that come later wait for it.
-const repairWaits = "10s"
+// repairWaits is how long a repair waits for the transactions of mounts to end; meanwhile those that come later wait for it. Tests shorten it.
+var repairWaits = 10 * time.Second
 
 // repairTries is how often a drive's repair is begun anew when it and a mount wait for each other.
 const repairTries = 5
@@ -110,7 +110,7 @@ func (r *repairer) any(ctx context.Context, query string) (there bool, err error
 // lock lets nobody but readers in until the repair is done. The tables come in the order in which operations first write to them, and the
 // drive's row before them, as in open_drive: so whoever has one of these locks needs none that was taken before.
 func (r *repairer) lock(ctx context.Context) error {
-	if _, err := r.tx.Exec(ctx, "set local lock_timeout = '"+repairWaits+"'"); err != nil {
+	if _, err := r.tx.Exec(ctx, fmt.Sprintf("set local lock_timeout = %d", repairWaits.Milliseconds())); err != nil {
 		return err
 	}
 	if err := r.do(ctx, "select from mediafs.drives where drive_id = $1 for update"); err != nil {
@@ -277,9 +277,8 @@ func (r *repairer) rescueNames(ctx context.Context) error {
 		where not exists (select from mediafs.nodes n where n.drive_id = $1 and n.ino = m.ino) group by m.ino`
 	const isFolder = "exists (select from mediafs.nodes p where p.drive_id = $1 and p.ino = %s and p.mode & 61440 = 16384)"
 	// A folder is where it says it is, or in the first place that it came to. The root is nowhere.
-	const places = `select e.*, n.ino = 1 or n.mode & 61440 = 16384
-			and row_number() over (partition by e.ino order by e.parent <> n.parent, e.position) > 1 as second
-		from mediafs.entries e join mediafs.nodes n on n.drive_id = $1 and n.ino = e.ino where e.drive_id = $1`
+	const places = `select e.*, n.ino = 1 or row_number() over (partition by e.ino order by e.parent <> n.parent, e.position) > 1 as second
+		from mediafs.entries e join mediafs.nodes n on n.drive_id = $1 and n.ino = e.ino where e.drive_id = $1 and n.mode & 61440 = 16384`
 	const noContent = " || convert_to(' (no content)', 'UTF8')"
 	for _, lost := range []struct {
 		names string // whose

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
@@ -48,6 +49,9 @@ func checkCommand() *cli.Command {
 // errBroken is a store that is not whole.
 var errBroken = errors.New("is not whole")
 
+// errCheckInterrupted is a check that did not come to its end. A drive is repaired whole or not at all.
+var errCheckInterrupted = errors.New("interrupted")
+
 func runCheck(c *cli.Context) error {
 	if _, err := arguments(c); err != nil {
 		return err
@@ -60,6 +64,9 @@ func runCheck(c *cli.Context) error {
 	defer stop()
 	show := checkPrinter{w: c.App.Writer, json: c.Bool("json")}
 	report, err := address.check(ctx, c.Bool("repair"), show.finding)
+	if ctx.Err() != nil {
+		return &failure{code: exitFailed, what: "check", why: errCheckInterrupted}
+	}
 	if err != nil {
 		return address.failedFor("check", err)
 	}
@@ -108,7 +115,14 @@ func (p *checkPrinter) object(v any) {
 // finding prints a line like `anna: orphan: ino 17: it is in no folder`.
 func (p *checkPrinter) finding(f blobstore.Finding) {
 	if p.json {
-		p.object(f)
+		quoted := "" // a name that is not UTF-8
+		if !utf8.ValidString(f.Name) {
+			f.Name, quoted = "", strconv.Quote(f.Name)
+		}
+		p.object(struct {
+			blobstore.Finding
+			NameQuoted string `json:"name_quoted,omitempty"`
+		}{f, quoted})
 		return
 	}
 	parts := []string{"the store", f.Kind}
