@@ -39,6 +39,7 @@ type Drive struct {
 	waiters waiters
 	known   known
 	spool   *spool // nil: nothing is kept
+	locks   locks
 
 	commits atomic.Uint64 // transactions that committed without waiting for the disk
 	durable atomic.Uint64 // how many of those are known to be on it
@@ -56,6 +57,7 @@ type Drive struct {
 	life    context.Context    // ends with the drive
 	tasks   sync.WaitGroup     // background stores and the keeper; waited for by Close
 	collect chan struct{}      // says that something was removed
+	settle  chan struct{}      // says that the database may have other locks for held than are
 }
 
 var (
@@ -70,7 +72,9 @@ func (s *Store) attach(ctx context.Context, session auth.Session, name blobstore
 		guest:   session.Role == auth.RoleGuest,
 		blobs:   make(map[blobstore.Ino]*blob),
 		collect: make(chan struct{}, 1),
+		settle:  make(chan struct{}, 1),
 	}
+	d.locks.table.Claim = d.claim
 	d.session.Store(&session)
 	own := name == ""
 	if own {
@@ -144,6 +148,9 @@ func (d *Drive) Close(ctx context.Context) error {
 	err := d.collectAll(ctx)
 	if err == nil {
 		err = d.run(ctx, "close drive", repeating, statement{
+			sql:  "delete from mediafs.locks where drive_id = $1 and mount_id = $2",
+			args: []any{d.id, d.mount},
+		}, statement{
 			sql:  "delete from mediafs.mounts where drive_id = $1 and mount_id = $2",
 			args: []any{d.id, d.mount},
 		})
@@ -212,8 +219,8 @@ func (d *Drive) makeDurable(ctx context.Context) error {
 	if d.guest || d.durable.Load() >= commits {
 		return nil
 	}
-	err := d.run(ctx, "sync", durably, statement{
-		sql:  "update mediafs.mounts set seen_at = now() where drive_id = $1 and mount_id = $2",
+	err := d.run(ctx, "sync", durably, statement{ // something to commit; when the mount was heard of is for beat to say
+		sql:  "update mediafs.mounts set seen_at = seen_at where drive_id = $1 and mount_id = $2",
 		args: []any{d.id, d.mount},
 	})
 	if err == nil {
