@@ -7,6 +7,7 @@ package locktable
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -30,11 +31,11 @@ type Held struct {
 func (h Held) owner() Owner { return Owner{h.Mount, h.Owner} }
 
 // A Claim makes the locks that are held on a node those in held, for all to see, or returns one that is in the way: then nothing is
-// changed. After an error it may have happened or not. No two run at once for one node.
-type Claim func(ctx context.Context, ino blobstore.Ino, held []Held) (conflict *blobstore.Lock, err error)
+// changed. After an error it may have happened or not. grows says that something of it was not held before. No two run at once for one node.
+type Claim func(ctx context.Context, ino blobstore.Ino, held []Held, grows bool) (conflict *blobstore.Lock, err error)
 
 // alone is the claim where nobody else holds locks.
-func alone(context.Context, blobstore.Ino, []Held) (*blobstore.Lock, error) { return nil, nil }
+func alone(context.Context, blobstore.Ino, []Held, bool) (*blobstore.Lock, error) { return nil, nil }
 
 // A Table is the locks on the nodes of one drive. The zero Table is ready.
 type Table struct {
@@ -51,11 +52,12 @@ type node struct {
 	ino  blobstore.Ino
 	turn chan struct{} // has room for one: who changes locks is in it, from looking what is held until that is claimed
 
-	// Guarded by Table.mu; held is changed by who is in turn alone.
+	// Guarded by Table.mu.
 	users   int
 	held    []Held
-	unclear bool          // it is not known what the last claim did
-	freed   chan struct{} // closed when something is taken away, and made anew
+	dropped []func(Held) bool // what was dropped since who is in turn looked
+	unclear bool              // it is not known whether what was claimed last is what is held
+	freed   chan struct{}     // closed when something is taken away, and made anew
 }
 
 // A wait is somebody who waits for a POSIX lock.
@@ -94,9 +96,7 @@ func (t *Table) try(ctx context.Context, n *node, lock Held) (conflict *Held, to
 		return nil, false, nil, err
 	}
 	defer n.pass()
-	t.mu.Lock()
-	held, freed := n.held, n.freed
-	t.mu.Unlock()
+	held, freed := t.look(n)
 	wanted := with(held, lock)
 	if lock.Type == blobstore.LockNone {
 		if slices.Equal(wanted, held) && !t.isUnclear(n) {
@@ -105,9 +105,13 @@ func (t *Table) try(ctx context.Context, n *node, lock Held) (conflict *Held, to
 	} else if c := first(held, lock); c != nil {
 		return c, true, freed, t.letGo(ctx, n, lock)
 	}
-	other, err := t.claim(ctx, n, wanted)
+	grows := grows(held, lock)
+	other, err := t.claim(ctx, n, wanted, grows)
 	if err != nil || other == nil {
 		return nil, false, freed, err
+	}
+	if !grows {
+		return nil, false, freed, fmt.Errorf("another has taken what was locked: %w", blobstore.ErrUnavailable)
 	}
 	return &Held{Lock: *other}, false, freed, t.letGo(ctx, n, lock)
 }
@@ -119,24 +123,30 @@ func (t *Table) letGo(ctx context.Context, n *node, lock Held) error {
 		return nil
 	}
 	lock.Type = blobstore.LockNone
-	without := with(n.held, lock)
-	if slices.Equal(without, n.held) {
+	held, _ := t.look(n)
+	without := with(held, lock)
+	if slices.Equal(without, held) {
 		return nil
 	}
-	_, err := t.claim(ctx, n, without)
+	_, err := t.claim(ctx, n, without, false)
 	return err
 }
 
-// claim makes the locks of a node what is wanted, unless another is in the way. In turn.
-func (t *Table) claim(ctx context.Context, n *node, wanted []Held) (*blobstore.Lock, error) {
-	return t.claimWith(ctx, t.Claim, n, wanted)
+// look returns what is held of a node, and what is closed when something of it is taken away. In turn.
+func (t *Table) look(n *node) ([]Held, <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n.dropped = nil
+	return n.held, n.freed
 }
 
-func (t *Table) claimWith(ctx context.Context, claim Claim, n *node, wanted []Held) (*blobstore.Lock, error) {
+// claim makes the locks of a node what is wanted, unless another is in the way. In turn.
+func (t *Table) claim(ctx context.Context, n *node, wanted []Held, grows bool) (*blobstore.Lock, error) {
+	claim := t.Claim
 	if claim == nil {
 		claim = alone
 	}
-	conflict, err := claim(ctx, n.ino, wanted)
+	conflict, err := claim(ctx, n.ino, wanted, grows)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err != nil {
@@ -146,8 +156,12 @@ func (t *Table) claimWith(ctx context.Context, claim Claim, n *node, wanted []He
 	if conflict != nil {
 		return conflict, nil
 	}
+	n.unclear = len(n.dropped) > 0
+	for _, of := range n.dropped {
+		wanted = slices.DeleteFunc(slices.Clone(wanted), of)
+	}
 	gone := slices.ContainsFunc(n.held, func(h Held) bool { return !slices.Contains(wanted, h) })
-	n.unclear, n.held = false, wanted
+	n.held = wanted
 	if gone {
 		n.wake()
 	}
@@ -240,44 +254,39 @@ func (t *Table) Drop(ctx context.Context, ino blobstore.Ino, of func(Held) bool)
 }
 
 func (t *Table) dropOf(ctx context.Context, n *node, of func(Held) bool) error {
-	n.turn <- struct{}{} // who is in turn is done when its own context ends
-	defer n.pass()
 	t.mu.Lock()
 	n.held = slices.DeleteFunc(slices.Clone(n.held), of)
+	n.dropped = append(n.dropped, of)
 	n.unclear = true
 	n.wake()
-	held := n.held
 	t.mu.Unlock()
-	_, err := t.claim(ctx, n, held)
+	if err := n.take(ctx); err != nil {
+		return err
+	}
+	defer n.pass()
+	held, _ := t.look(n)
+	_, err := t.claim(ctx, n, held, false)
 	return err
 }
 
-// Settle claims again what is held of the nodes of which it is not known whether the last claim happened. lost is told of nodes whose
-// locks somebody else holds: nothing is held of them any more.
-func (t *Table) Settle(ctx context.Context, lost func(blobstore.Ino)) error {
-	return t.settleAll(ctx, t.Claim, func(n *node) bool { return n.unclear }, lost)
-}
-
-// SettleAll is Settle for all nodes, with another claim.
-func (t *Table) SettleAll(ctx context.Context, claim Claim, lost func(blobstore.Ino)) error {
-	return t.settleAll(ctx, claim, func(*node) bool { return true }, lost)
-}
-
-func (t *Table) settleAll(ctx context.Context, claim Claim, which func(*node) bool, lost func(blobstore.Ino)) error {
+// Settle claims again what is held of the nodes of which it is not known whether the last claim happened, or with all of every node. lost is
+// told of nodes whose locks somebody else holds: nothing is held of them any more.
+func (t *Table) Settle(ctx context.Context, all bool, lost func(blobstore.Ino)) error {
 	var errs []error
-	for _, n := range t.enterAll(which) {
-		errs = append(errs, t.settle(ctx, claim, n, lost))
+	for _, n := range t.enterAll(func(n *node) bool { return all || n.unclear }) {
+		errs = append(errs, t.settle(ctx, n, lost))
 		t.leave(n)
 	}
 	return errors.Join(errs...)
 }
 
-func (t *Table) settle(ctx context.Context, claim Claim, n *node, lost func(blobstore.Ino)) error {
+func (t *Table) settle(ctx context.Context, n *node, lost func(blobstore.Ino)) error {
 	if err := n.take(ctx); err != nil {
 		return err
 	}
 	defer n.pass()
-	conflict, err := t.claimWith(ctx, claim, n, n.held)
+	held, _ := t.look(n)
+	conflict, err := t.claim(ctx, n, held, false)
 	if err != nil || conflict == nil {
 		return err
 	}
@@ -286,7 +295,7 @@ func (t *Table) settle(ctx context.Context, claim Claim, n *node, lost func(blob
 	n.held, n.unclear = nil, true
 	n.wake()
 	t.mu.Unlock()
-	_, err = t.claimWith(ctx, claim, n, nil)
+	_, err = t.claim(ctx, n, nil, false)
 	return err
 }
 
@@ -374,6 +383,24 @@ func first(held []Held, lock Held) *Held {
 		}
 	}
 	return nil
+}
+
+// grows says whether a lock is more than what its owner holds already.
+func grows(held []Held, lock Held) bool {
+	if lock.Type == blobstore.LockNone {
+		return false
+	}
+	at := lock.Start // held is sorted
+	for _, h := range held {
+		if h.owner() != lock.owner() || h.Kind != lock.Kind || h.Type < lock.Type || h.Start > at || h.End < at {
+			continue
+		}
+		if h.End >= lock.End {
+			return false
+		}
+		at = h.End + 1
+	}
+	return true
 }
 
 // with returns locks, sorted by where they begin, in which the owner's of one kind are on one range what lock says. What they were there

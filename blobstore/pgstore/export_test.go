@@ -30,3 +30,6 @@ func MigrateTo(ctx context.Context, conn *pgx.Conn, version int32) error {
 	}
 	return migrateTo(ctx, conn, version)
 }
+
+// Beat says that the drive is alive now.
+func (d *Drive) Beat(ctx context.Context) error { return d.beat(ctx) }

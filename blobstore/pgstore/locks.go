@@ -125,18 +125,12 @@ func columns(held []locktable.Held) (low, high, pid []int64, flock, exclusive []
 }
 
 // claim makes what this mount holds of a node those locks, and learns what has become of the node since: one round trip.
-func (d *Drive) claim(ctx context.Context, ino blobstore.Ino, held []locktable.Held) (*blobstore.Lock, error) {
-	return d.claimLocks(ctx, ino, held, false)
-}
-
-func (d *Drive) claimLocks(ctx context.Context, ino blobstore.Ino, held []locktable.Held, again bool) (*blobstore.Lock, error) {
+func (d *Drive) claim(ctx context.Context, ino blobstore.Ino, held []locktable.Held, grows bool) (*blobstore.Lock, error) {
 	ctx, cancel := context.WithTimeout(ctx, claimLimit)
 	defer cancel()
 	b := d.peek(ino)
-	if len(held) == 0 && b.isPending() && b.lockLost() == nil {
-		if err := b.store(ctx, everything); err != nil {
-			return nil, err
-		}
+	if err := b.notStored(); err != nil && len(held) == 0 {
+		return nil, err
 	}
 	low, high, pid, flock, exclusive := columns(held)
 	version := b.currentVersion()
@@ -144,7 +138,7 @@ func (d *Drive) claimLocks(ctx context.Context, ino blobstore.Ino, held []lockta
 	var r row
 	statements := []statement{{
 		sql:  "select * from mediafs.lock($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-		args: []any{d.id, int64(ino), d.mount, d.locks.seq.Add(1), low, high, pid, flock, exclusive, again},
+		args: []any{d.id, int64(ino), d.mount, d.locks.seq.Add(1), low, high, pid, flock, exclusive, !grows},
 		each: c.scan,
 	}}
 	if b != nil && len(held) > 0 {
@@ -175,7 +169,7 @@ func (d *Drive) settleSoon() {
 
 // settleLocks claims what is not known to be as it should.
 func (d *Drive) settleLocks(ctx context.Context) error {
-	return d.locks.table.Settle(ctx, d.loseLocks)
+	return d.locks.table.Settle(ctx, false, d.loseLocks)
 }
 
 // beat says that this mount is alive, which files it has open and on which it holds locks. If it was silent for so long that others could
@@ -184,10 +178,7 @@ func (d *Drive) beat(ctx context.Context) error {
 	sent, losses := time.Since(started), d.losses.Load()
 	alive, err := d.hold(ctx, losses != d.locks.losses.Load() && len(d.locks.table.Nodes()) > 0, false)
 	if err == nil && !alive {
-		again := func(ctx context.Context, ino blobstore.Ino, held []locktable.Held) (*blobstore.Lock, error) {
-			return d.claimLocks(ctx, ino, held, true)
-		}
-		if err = d.locks.table.SettleAll(ctx, again, d.loseLocks); err == nil {
+		if err = d.locks.table.Settle(ctx, true, d.loseLocks); err == nil {
 			_, err = d.hold(ctx, false, true)
 		}
 	}
@@ -258,6 +249,20 @@ func (b *blob) lockLost() error {
 		return b.lost
 	}
 	return nil
+}
+
+// notStored is why what was written under a lock is not stored yet, if it still may be: until then the lock is not let go for others. b
+// may be nil.
+func (b *blob) notStored() error {
+	if b == nil {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.pending() || b.failing == nil || isFinal(b.failing) {
+		return nil
+	}
+	return b.failing
 }
 
 // foreignChanges counts how often another mount was found to have changed the file. b may be nil.

@@ -98,8 +98,8 @@ begin
 			where m.drive_id = p_drive and m.mount_id <> p_mount and m.seen_at < pg_postmaster_start_time() and m.seen_at >= v_dead);
 end $$;
 
--- Makes the locks that a mount holds on a node those given, unless one of another mount is in the way, which it returns. p_again: it held
--- them before.
+-- Makes the locks that a mount holds on a node those given, unless one of another mount is in the way, which it returns. p_again: it
+-- held them before.
 create function mediafs.lock(p_drive integer, p_ino bigint, p_mount uuid, p_seq bigint,
 	p_low bigint[], p_high bigint[], p_pid bigint[], p_flock boolean[], p_exclusive boolean[], p_again boolean)
 returns table (o_low bigint, o_high bigint, o_flock boolean, o_exclusive boolean)
