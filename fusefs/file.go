@@ -174,9 +174,9 @@ func (fs *filesystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	if err == nil {
 		err = open.file.Flush(r.ctx)
 	}
-	r.unlock(open.node, func(owner lockOwner, _ uint64) bool { // whatever went wrong before
+	r.unlock(open.node, open.node.locks.take(func(owner lockOwner, _ uint64) bool { // whatever went wrong before
 		return owner == lockOwner{blobstore.LockPosix, in.LockOwner}
-	})
+	}))
 	return r.end(err)
 }
 
@@ -197,7 +197,9 @@ func (fs *filesystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 func (fs *filesystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	r, err := fs.beginUnchecked(opRelease, &in.InHeader)
 	if open, _ := fs.handles.file(in.Fh, in.NodeId); open != nil {
-		r.unlock(open.node, func(_ lockOwner, handle uint64) bool { return handle == in.Fh })
+		owners, released := open.node.locks.release(in.Fh)
+		r.unlock(open.node, owners)
+		released()
 	}
 	if err == nil {
 		err = fs.handles.removeFile(in.Fh, in.NodeId)

@@ -2,8 +2,10 @@ package fusefs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -21,6 +23,9 @@ import (
 //   - when the handle is released. No process is left by then that has it open, and so all that was locked by it is that of
 //     an open file.
 //
+// The kernel waits for the answer to the former, not to the latter. So a program can ask for a lock again before the one is let go that it
+// had by a file it has closed. Whoever is refused a flock(2) lock is tried again if a handle is released within a moment.
+//
 // Locks on folders never come here: of those the kernel of each machine keeps its own.
 
 // nodeLocks are the locks on an open node that were asked for here.
@@ -29,7 +34,14 @@ type nodeLocks struct {
 	handles map[lockOwner]uint64
 	known   bool   // version is known
 	version uint64 // of what the kernel may have in its cache: see blobstore.Locker
+
+	released uint64        // counts handles that had locks
+	next     chan struct{} // closed when one more is; nil: nobody waits
 }
+
+// releaseTakes is how long after a close(2) the handle may still be on its way to be released. It is all spent only when a flock lock is
+// refused.
+const releaseTakes = 50 * time.Millisecond
 
 type lockOwner struct {
 	kind blobstore.LockKind
@@ -58,6 +70,47 @@ func (l *nodeLocks) take(of func(owner lockOwner, handle uint64) bool) []lockOwn
 		}
 	}
 	return owners
+}
+
+// release forgets the owners that used a handle last, and returns them; done is to be called when their locks are gone.
+func (l *nodeLocks) release(handle uint64) (owners []lockOwner, done func()) {
+	owners = l.take(func(_ lockOwner, by uint64) bool { return by == handle })
+	if len(owners) == 0 {
+		return nil, func() {}
+	}
+	return owners, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.released++
+		if l.next != nil {
+			close(l.next)
+			l.next = nil
+		}
+	}
+}
+
+// releases is how many handles with locks have been released so far, and a channel that is closed when one more is.
+func (l *nodeLocks) releases() (uint64, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.next == nil {
+		l.next = make(chan struct{})
+	}
+	return l.released, l.next
+}
+
+// hasReleased says whether a handle has been released since releases was before. It waits for one until ctx ends.
+func (l *nodeLocks) hasReleased(ctx context.Context, before uint64) bool {
+	now, next := l.releases()
+	if now != before {
+		return ctx.Err() == nil
+	}
+	select {
+	case <-next:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // isNew says whether a version is another than that of what the kernel may have, and takes it for that.
@@ -137,7 +190,16 @@ func (r *request) setLock(ctx context.Context, in *fuse.LkIn, wait bool) error {
 	if lock.Type != blobstore.LockNone {
 		locks.used(lockOwner{lock.Kind, lock.Owner}, in.Fh)
 	}
+	before, _ := locks.releases()
 	version, err := locker.SetLock(ctx, r.ino, lock, wait)
+	if lock.Kind == blobstore.LockFlock && errors.Is(err, blobstore.ErrLocked) {
+		soon, cancel := context.WithTimeout(ctx, releaseTakes)
+		defer cancel()
+		for errors.Is(err, blobstore.ErrLocked) && locks.hasReleased(soon, before) {
+			before, _ = locks.releases()
+			version, err = locker.SetLock(ctx, r.ino, lock, wait)
+		}
+	}
 	if err == nil && lock.Type != blobstore.LockNone && locks.isNew(version) {
 		if status := r.fs.server.InodeNotify(in.NodeId, 0, 0); status != fuse.OK && status != fuse.ENOENT {
 			r.fs.log.Warn("the kernel may have old content of a locked file", "node", in.NodeId, "error", status)
@@ -176,8 +238,8 @@ func fcntlType(t blobstore.LockType) uint32 {
 }
 
 // unlock takes away the locks of some owners on a node.
-func (r *request) unlock(node *openNode, of func(owner lockOwner, handle uint64) bool) {
-	for _, owner := range node.locks.take(of) {
+func (r *request) unlock(node *openNode, owners []lockOwner) {
+	for _, owner := range owners {
 		blobstore.LockerOf(node.drive.Drive).ReleaseLocks(r.ctx, node.ino, owner.kind, owner.id)
 	}
 }

@@ -452,6 +452,19 @@ func TestTwoProcessesThatWaitForEachOtherAreTold(t *testing.T) {
 	}
 }
 
+// The kernel says that a file is closed without waiting for the answer. A script that locks again at once finds it free all the same.
+func TestALockIsFreeWhenItsFileIsClosed(t *testing.T) {
+	needFuse(t)
+	_, path, _ := twoMounts(t)
+	for i := range 500 {
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		must(t, err)
+		if err := errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB), f.Close()); err != nil {
+			t.Fatalf("round %d: %v", i, err)
+		}
+	}
+}
+
 // A drive that keeps no locks leaves them to the kernel.
 func TestLocksOfADriveThatKeepsNoneAreTheKernels(t *testing.T) {
 	needRoot(t)

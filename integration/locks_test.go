@@ -145,3 +145,28 @@ func TestTheLocksOfAKilledMountAreFreed(t *testing.T) {
 	}
 	s.person.run(t, "/", "flock", other.path("file"), "true").ok(t)
 }
+
+// A mount that is read-only, and an admin's of all drives, take part in the locks of a drive; those of another user's never meet them.
+func TestMountsOfEveryKindTakePartInLocks(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, postgres, person{})
+	alice := s.addUser(t, "alice")
+	one, reading := s.mount(t, alice), s.mount(t, alice, "--read-only")
+	writeFile(t, one.path("file"), "content")
+	all := s.mount(t, s.addUser(t, "ada", "--role", "admin"))
+	bob := s.mount(t, s.addUser(t, "bob"))
+	writeFile(t, bob.path("file"), "content")
+	try := func(path string) int { return s.person.run(t, "/", "flock", "-n", path, "true").code }
+	release := holdLock(t, one)
+	for path, want := range map[string]int{reading.path("file"): 1, all.path("alice", "file"): 1, bob.path("file"): 0, all.path("bob", "file"): 0} {
+		if code := try(path); code != want {
+			t.Errorf("while alice's file is locked: flock -n %s ended with %d, want %d", path, code, want)
+		}
+	}
+	release()
+	release = holdLock(t, reading)
+	if code := try(all.path("alice", "file")); code != 1 {
+		t.Errorf("flock -n of what is locked in a read-only mount ended with %d, want 1", code)
+	}
+	release()
+}
