@@ -26,6 +26,8 @@ var (
 	ErrBusy         = errors.New("busy")                             // EBUSY
 	ErrTextBusy     = errors.New("program is being executed")        // ETXTBSY
 	ErrStale        = errors.New("node is gone")                     // ESTALE
+	ErrLocked       = errors.New("locked by another")                // EAGAIN
+	ErrDeadlock     = errors.New("waiting would never end")          // EDEADLK
 	ErrNotSupported = errors.New("not supported")                    // EOPNOTSUPP
 	ErrUnavailable  = errors.New("the store can't be reached")       // EIO
 )

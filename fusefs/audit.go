@@ -29,6 +29,7 @@ var (
 	opReaddirplus = &operation{"readdirplus", blobstore.ActionLook, false}
 	opReleasedir  = &operation{"releasedir", blobstore.ActionLook, false}
 	opRead        = &operation{"read", blobstore.ActionLook, false}
+	opLock        = &operation{"lock", blobstore.ActionLook, false}
 	opLseek       = &operation{"lseek", blobstore.ActionLook, false}
 
 	opWrite         = &operation{"write", blobstore.ActionWrite, false}

@@ -47,6 +47,8 @@ var errnos = []struct {
 	{blobstore.ErrCrossDevice, unix.EXDEV},
 	{blobstore.ErrBusy, unix.EBUSY},
 	{blobstore.ErrTextBusy, unix.ETXTBSY},
+	{blobstore.ErrLocked, unix.EAGAIN},
+	{blobstore.ErrDeadlock, unix.EDEADLK},
 	{blobstore.ErrNotSupported, unix.EOPNOTSUPP},
 	{blobstore.ErrUnavailable, unix.EIO},
 

@@ -42,6 +42,8 @@ var errnoCases = map[string]struct {
 	"blobstore.ErrBusy":                                {blobstore.ErrBusy, unix.EBUSY},
 	"blobstore.ErrTextBusy":                            {blobstore.ErrTextBusy, unix.ETXTBSY},
 	"blobstore.ErrStale":                               {blobstore.ErrStale, unix.ESTALE},
+	"blobstore.ErrLocked":                              {blobstore.ErrLocked, unix.EAGAIN},
+	"blobstore.ErrDeadlock":                            {blobstore.ErrDeadlock, unix.EDEADLK},
 	"blobstore.ErrNotSupported":                        {blobstore.ErrNotSupported, unix.EOPNOTSUPP},
 	"blobstore.ErrUnavailable":                         {blobstore.ErrUnavailable, unix.EIO},
 	"auth.ErrInvalid":                                  {auth.ErrInvalid, unix.EKEYREVOKED},

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -81,7 +82,7 @@ func (r *request) fillOpen(out *fuse.OpenOut, id uint64, attr *blobstore.Attr, f
 		out.OpenFlags |= fuse.FOPEN_PASSTHROUGH
 		out.BackingID = open.node.backing
 	}
-	if !open.writable && !made {
+	if !open.writable && !made && !r.fs.locks {
 		out.OpenFlags |= fuse.FOPEN_NOFLUSH // close(2) has nothing to wait for
 	}
 }
@@ -172,14 +173,17 @@ func (fs *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (u
 // Flush is called at each close(2) of a descriptor, which returns its error.
 func (fs *filesystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	r, err := fs.begin(opFlush, &in.InHeader)
-	if err != nil {
-		return r.end(err)
+	open, noHandle := fs.handles.file(in.Fh, in.NodeId)
+	if noHandle != nil {
+		return r.end(cmp.Or(err, noHandle))
 	}
-	open, err := fs.handles.file(in.Fh, in.NodeId)
-	if err != nil {
-		return r.end(err)
+	if err == nil {
+		err = open.file.Flush(r.ctx)
 	}
-	return r.end(open.file.Flush(r.ctx))
+	r.unlock(open.node, open.node.locks.take(func(owner lockOwner, _ uint64) bool { // whatever went wrong before
+		return owner == lockOwner{blobstore.LockPosix, in.LockOwner}
+	}))
+	return r.end(err)
 }
 
 // Fsync answers fsync(2) and fdatasync(2), which are the same here.
@@ -198,6 +202,11 @@ func (fs *filesystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 // Release closes a handle when its last descriptor has been closed. Nobody waits for the answer, so an error is logged.
 func (fs *filesystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	r, err := fs.beginUnchecked(opRelease, &in.InHeader)
+	if open, _ := fs.handles.file(in.Fh, in.NodeId); open != nil {
+		owners, released := open.node.locks.release(in.Fh)
+		r.unlock(open.node, owners)
+		released()
+	}
 	if err == nil {
 		err = fs.handles.removeFile(in.Fh, in.NodeId)
 	}

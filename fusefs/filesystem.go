@@ -16,7 +16,7 @@ import (
 
 // filesystem answers the kernel's requests out of one drive, or of many. Its exported methods are those of fuse.RawFileSystem,
 // spread over the files of this package by what they are about. What it does not have, the embedded default refuses with ENOSYS, which the
-// kernel remembers: file locks it then keeps itself, access(2) it answers itself from modes and owners, O_TMPFILE is EOPNOTSUPP,
+// kernel remembers: access(2) it answers itself from modes and owners, O_TMPFILE is EOPNOTSUPP,
 // ioctl ENOTTY.
 type filesystem struct {
 	fuse.RawFileSystem
@@ -31,7 +31,9 @@ type filesystem struct {
 	frozen      atomic.Bool           // being unmounted while in use: what is open may be read, no more
 	handles     handles
 	paths       *paths
-	watchers    sync.WaitGroup // goroutines of interruptible
+	locks       bool // the kernel asks for them
+	waiting     lockWaits
+	watchers    sync.WaitGroup // goroutines of interruptible, and of those who wait for a lock
 	server      *fuse.Server   // set by Init
 
 	requests, faults        atomic.Uint64
@@ -43,6 +45,7 @@ type filesystem struct {
 
 // newFilesystem makes the file system of one drive, whose owner is shown as whoever mounts.
 func newFilesystem(one blobstore.Drive, o Options) *filesystem {
+	o.Locks = blobstore.LockerOf(one) != nil
 	return newFilesystemAt(&drive{Drive: one, ids: newIDs(one, uint32(os.Geteuid()), uint32(os.Getegid()))}, math.MaxUint64, o)
 }
 
@@ -54,6 +57,7 @@ func newFilesystemAt(root *drive, inoMask uint64, o Options) *filesystem {
 		timeout:       o.Timeout,
 		readOnly:      o.ReadOnly,
 		passthrough:   o.Passthrough,
+		locks:         o.Locks,
 		log:           o.Logger,
 		paths:         newPaths(inoMask),
 	}

@@ -74,6 +74,8 @@ type openNode struct {
 
 	labelled atomic.Bool // somebody gave it a security.capability
 
+	locks nodeLocks
+
 	privileges sync.Mutex // held from asking for the mode until plain is set
 	plain      time.Time  // when it was last seen without bits to clear (privileges.go); guarded by privileges
 }

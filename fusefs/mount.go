@@ -5,8 +5,8 @@
 // drive's own numbers (nodeid.go), and so memory does not grow with the number of nodes that it has seen. What is kept is what is
 // open (handle.go), and for the audit log (audit.go) a bounded memory of where nodes were seen (paths.go).
 //
-// The kernel checks modes and owners itself (default_permissions), keeps file locks itself, and remembers names and attributes
-// for as long as cache.go says. Every request has a deadline (request.go), every error one errno (errno.go).
+// The kernel checks modes and owners itself (default_permissions), keeps file locks itself unless the drive does (locks.go), and
+// remembers names and attributes for as long as cache.go says. Every request has a deadline (request.go), every error one errno (errno.go).
 package fusefs
 
 import (
@@ -35,6 +35,10 @@ type Options struct {
 	RootMode   uint32        // of the folder that shows many drives; 0: 0700
 	Timeout    time.Duration // deadline of each operation; 0: 30 s
 	Logger     *slog.Logger  // nil: nothing is logged
+
+	// Locks has the kernel leave file locks to the drives of a mount of many, which are a blobstore.Locker each. A mount of one
+	// drive sees by itself whether it is one.
+	Locks bool
 
 	// Passthrough has the kernel read and write the plain files behind a drive itself, where it can. It is faster; but a
 	// file that is open then stays so when its session ends, and how much is written to it is not known here.
@@ -105,7 +109,7 @@ func attach(fs *filesystem, o Options) (*Mount, error) {
 			fs.note("other users are not let in: " + err.Error())
 		}
 	}
-	m.server, err = fuse.NewServer(fs, mountpoint, mountOptions(o, privileged))
+	m.server, err = fuse.NewServer(fs, mountpoint, mountOptions(o, privileged, fs.locks))
 	if err != nil {
 		return nil, fmt.Errorf("mountpoint %s: %w", mountpoint, mountError(err, privileged))
 	}
@@ -122,7 +126,7 @@ func attach(fs *filesystem, o Options) (*Mount, error) {
 }
 
 // mountOptions are what go-fuse is to tell the kernel.
-func mountOptions(o Options, privileged bool) *fuse.MountOptions {
+func mountOptions(o Options, privileged, locks bool) *fuse.MountOptions {
 	options := &fuse.MountOptions{
 		FsName:                  o.FSName,
 		Name:                    typeName,
@@ -132,6 +136,7 @@ func mountOptions(o Options, privileged bool) *fuse.MountOptions {
 		MaxBackground:           maxBackground,
 		MaxInflightRequestBytes: maxInflight,
 		Logger:                  slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
+		EnableLocks:             locks,
 		// A symbolic link's target never changes, and its number is never another node's.
 		EnableSymlinkCaching: true,
 		// On top of ASYNC_READ, AUTO_INVAL_DATA, PARALLEL_DIROPS and READDIRPLUS, which go-fuse asks for. Not

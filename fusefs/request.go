@@ -81,6 +81,11 @@ func (r *request) locate() (err error) {
 	if r.drive, r.ino, err = r.fs.find(r.ctx, r.node); err != nil {
 		return err
 	}
+	return r.isSuspended()
+}
+
+// isSuspended gives the error that the drive, or the mount, is suspended with.
+func (r *request) isSuspended() error {
 	for _, ended := range [...]*error{r.fs.suspended.Load(), r.drive.suspended.Load()} {
 		if ended != nil {
 			return *ended

@@ -31,7 +31,9 @@ func (m *Mount) Suspend(err error) {
 	if m.fs.suspended.Swap(&err) == nil {
 		m.fs.recordSession(err)
 	}
-	m.dropContent(func(*drive) bool { return true })
+	all := func(*drive) bool { return true }
+	m.fs.waiting.end(err, all)
+	m.dropContent(all)
 }
 
 // Resume answers requests again, but of drives that are suspended for themselves. What is open can be used on.
@@ -47,7 +49,9 @@ func (m *Mount) SuspendDrive(id blobstore.DriveID, err error) {
 		return
 	}
 	m.fs.many.suspend(id, err)
-	m.dropContent(func(d *drive) bool { return d.number == id })
+	one := func(d *drive) bool { return d.number == id }
+	m.fs.waiting.end(err, one)
+	m.dropContent(one)
 }
 
 // ResumeDrive answers requests of one drive again.

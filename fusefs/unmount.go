@@ -8,6 +8,8 @@ import (
 	"os/exec"
 
 	"golang.org/x/sys/unix"
+
+	"mediafs/blobstore"
 )
 
 // fusermount is the helper that mounts and unmounts for users who are not root, fusermount3(1).
@@ -30,6 +32,7 @@ func (m *Mount) Unmount(ctx context.Context) error {
 		// Pages that programs changed in mapped files are still the kernel's alone: have them written now.
 		synced = errors.Join(synced, m.writeBack(ctx))
 		m.fs.frozen.Store(true)
+		m.fs.waiting.end(blobstore.ErrReadOnly, func(*drive) bool { return true })
 		synced = errors.Join(synced, m.fs.handles.sync(ctx))
 		if err := m.detach(ctx, true); err != nil && !m.isDown() {
 			m.fs.frozen.Store(false)

@@ -8,18 +8,23 @@ import (
 
 	"mediafs/auth"
 	"mediafs/blobstore"
+	"mediafs/blobstore/locktable"
 )
 
 // attached is a drive as one session has it.
 type attached struct {
 	*drive
+	number  uint64 // of the attachment
 	session atomic.Pointer[auth.Session]
 }
 
-var _ blobstore.Drive = (*attached)(nil)
+var (
+	_ blobstore.Drive  = (*attached)(nil)
+	_ blobstore.Locker = (*attached)(nil)
+)
 
 func (d *drive) attach(session auth.Session) *attached {
-	a := &attached{drive: d}
+	a := &attached{drive: d, number: d.attached.Add(1)}
 	a.session.Store(&session)
 	a.Record(blobstore.Event{Time: time.Now(), Action: blobstore.ActionMount, Count: 1, Result: blobstore.ResultOK})
 	return a
@@ -50,7 +55,8 @@ func (a *attached) Record(event blobstore.Event) {
 }
 
 // Close implements blobstore.Drive.
-func (a *attached) Close(context.Context) error {
+func (a *attached) Close(ctx context.Context) error {
+	a.dropLocks(ctx, 0, func(h locktable.Held) bool { return h.Mount == a.number })
 	a.Record(blobstore.Event{Time: time.Now(), Action: blobstore.ActionUnmount, Count: 1, Result: blobstore.ResultOK})
 	return nil
 }

@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"mediafs/auth"
 	"mediafs/blobstore"
+	"mediafs/blobstore/locktable"
 )
 
 // What Usage shows a drive to have room for. Nothing holds a drive to it.
@@ -164,6 +166,9 @@ type drive struct {
 	ino      blobstore.Ino // the last number that was given to a node
 	position uint64        // the last position that was given to an entry
 	audit    []blobstore.AuditRecord
+
+	locks    locktable.Table
+	attached atomic.Uint64 // counts attachments
 }
 
 // A node lives while it has a name or is open.

@@ -400,3 +400,18 @@ func BenchmarkAudit(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkLock is locking a file that nobody else has locked, and unlocking it.
+func BenchmarkLock(b *testing.B) {
+	d := benchDrive(b, 64<<10)
+	f, ino := benchFile(b, d, "library.db")
+	defer f.Close()
+	locker := blobstore.LockerOf(d)
+	for b.Loop() {
+		for _, t := range []blobstore.LockType{blobstore.LockWrite, blobstore.LockNone} {
+			if _, err := locker.SetLock(context.Background(), ino, blobstore.Lock{Type: t, Owner: 1, End: blobstore.LockMax}, false); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}

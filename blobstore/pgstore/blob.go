@@ -40,6 +40,7 @@ type blob struct {
 	storing      bool             // a background store runs
 	failing      error            // why the last store failed; nil after one that did not
 	lost         error            // why nothing can be stored any more
+	foreign      uint64           // times that another mount was found to have changed it
 	kept         bool             // the spool has bytes of it that are not known to be stored
 	version      uint64           // counts what makes an answer of the database that is on its way old
 	segments     map[int64]*segment
@@ -172,9 +173,10 @@ func (b *blob) load(ctx context.Context) error {
 
 // learn takes in a node as the database has it. What is pending stays on top. With mu.
 func (b *blob) learn(r row) {
-	if b.loaded && (b.number != r.blob || b.stored != r.attr.Size || !b.mtimePending && b.attr.MtimeNs != r.attr.MtimeNs) {
+	if b.loaded && (b.number != r.blob || b.stored != r.attr.Size || b.storedMtime != r.attr.MtimeNs) {
 		b.dropSegments(0, -1) // another mount wrote
 		b.version++
+		b.foreign++
 	}
 	b.loaded, b.number, b.stored, b.storedMtime = true, r.blob, r.attr.Size, r.attr.MtimeNs
 	b.attr = b.withPending(r.attr)

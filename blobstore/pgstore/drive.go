@@ -41,6 +41,7 @@ type Drive struct {
 	epochs  *epochs
 	atimes  atimes
 	spool   *spool // nil: nothing is kept
+	locks   locks
 
 	commits atomic.Uint64 // transactions that committed without waiting for the disk
 	durable atomic.Uint64 // how many of those are known to be on it
@@ -58,6 +59,7 @@ type Drive struct {
 	life    context.Context    // ends with the drive
 	tasks   sync.WaitGroup     // background stores and the keeper; waited for by Close
 	collect chan struct{}      // says that something was removed
+	settle  chan struct{}      // says that the database may have other locks for held than are
 }
 
 var (
@@ -73,7 +75,9 @@ func (s *Store) attach(ctx context.Context, session auth.Session, name blobstore
 		blobs:   make(map[blobstore.Ino]*blob),
 		collect: make(chan struct{}, 1),
 		epochs:  newEpochs(),
+		settle:  make(chan struct{}, 1),
 	}
+	d.locks.table.Claim = d.claim
 	d.session.Store(&session)
 	own := name == ""
 	if own {
@@ -152,6 +156,9 @@ func (d *Drive) Close(ctx context.Context) error {
 	err := d.collectAll(ctx)
 	if err == nil {
 		err = d.run(ctx, "close drive", repeating, statement{
+			sql:  "delete from mediafs.locks where drive_id = $1 and mount_id = $2",
+			args: []any{d.id, d.mount},
+		}, statement{
 			sql:  "delete from mediafs.mounts where drive_id = $1 and mount_id = $2",
 			args: []any{d.id, d.mount},
 		})
@@ -222,13 +229,18 @@ func (d *Drive) makeDurable(ctx context.Context) error {
 		return nil
 	}
 	there := false
-	err := d.run(ctx, "sync", durably, statement{
-		sql:  "update mediafs.mounts set seen_at = now() where drive_id = $1 and mount_id = $2 returning true",
-		args: []any{d.id, d.mount},
-		each: func(r pgx.Rows) error { return r.Scan(&there) },
-	})
-	if err == nil && !there { // a crash of the server has undone that it was made, or it was silent for a day
-		err = d.run(ctx, "sync", durably, d.saysAlive())
+	commit := func() error { // something to commit; when the mount was heard of is for beat to say
+		return d.run(ctx, "sync", durably, statement{
+			sql:  "update mediafs.mounts set seen_at = seen_at where drive_id = $1 and mount_id = $2 returning true",
+			args: []any{d.id, d.mount},
+			each: func(r pgx.Rows) error { return r.Scan(&there) },
+		})
+	}
+	err := commit()
+	if err == nil && !there { // a crash of the server has undone that the mount is known, or it was silent for a day
+		if err = d.beat(ctx); err == nil {
+			err = commit()
+		}
 	}
 	if err == nil {
 		d.isDurable(commits)

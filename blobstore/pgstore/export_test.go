@@ -50,3 +50,6 @@ func RepairWaits(t testing.TB, d time.Duration) {
 	repairWaits = d
 	t.Cleanup(func() { repairWaits = before })
 }
+
+// Beat says that the drive is alive now.
+func (d *Drive) Beat(ctx context.Context) error { return d.beat(ctx) }

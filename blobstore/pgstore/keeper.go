@@ -16,8 +16,8 @@ const (
 	collectBatch = 2000             // chunks, or nodes, collected in one transaction
 )
 
-// keep is the drive's background: it says that the mount is alive, stores what has been pending for long, and collects what
-// was removed.
+// keep is the drive's background: it says that the mount is alive and which locks it holds, stores what has been pending for long, and
+// collects what was removed.
 func (d *Drive) keep() {
 	ticker := time.NewTicker(beatEvery)
 	defer ticker.Stop()
@@ -25,6 +25,8 @@ func (d *Drive) keep() {
 		select {
 		case <-d.life.Done():
 			return
+		case <-d.settle:
+			d.attempt("tell which locks are held", d.settleLocks)
 		case <-d.collect:
 			d.attempt("collect what was removed", d.collectAll)
 		case <-ticker.C:
@@ -39,6 +41,7 @@ func (d *Drive) keep() {
 					b.storeInBackground(everything)
 				}
 			}
+			d.attempt("tell which locks are held", d.settleLocks)
 			d.spool.tidy()
 			if d.spool.isLeft() {
 				d.attempt("store what was kept on disk", d.replay)
@@ -55,18 +58,6 @@ func (d *Drive) attempt(what string, do func(context.Context) error) {
 	defer cancel()
 	if err := do(ctx); err != nil && d.life.Err() == nil {
 		d.log.Warn("could not "+what+"; trying again later", "error", err)
-	}
-}
-
-// beat says that this mount is alive and which files it has open.
-func (d *Drive) beat(ctx context.Context) error {
-	return d.run(ctx, "beat", repeating, d.saysAlive())
-}
-
-func (d *Drive) saysAlive() statement {
-	return statement{
-		sql:  "select mediafs.beat($1, $2, $3, $4)",
-		args: []any{d.id, d.mount, d.store.host, d.open()},
 	}
 }
 

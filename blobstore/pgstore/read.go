@@ -29,6 +29,9 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 		return 0, translate(ctx, "read", blobstore.ErrInvalid)
 	}
 	b := f.blob
+	if err := b.drive.sure(ctx, b); err != nil {
+		return 0, err
+	}
 	ahead := f.window(off, len(p))
 	for {
 		b.mu.Lock()

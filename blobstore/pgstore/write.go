@@ -149,7 +149,7 @@ func (b *blob) write(ctx context.Context, p []byte, off int64) (int, error) {
 
 // isFinal says whether trying again is pointless until somebody does something.
 func isFinal(err error) bool {
-	for _, final := range []error{blobstore.ErrNoSpace, blobstore.ErrQuota, blobstore.ErrReadOnly, blobstore.ErrStale} {
+	for _, final := range []error{blobstore.ErrNoSpace, blobstore.ErrQuota, blobstore.ErrReadOnly, blobstore.ErrStale, errLockLost} {
 		if errors.Is(err, final) {
 			return true
 		}
@@ -264,6 +264,9 @@ func (b *blob) storeInBackground(w what) {
 // piece is let go once it is stored, so a crash of the server must not take it back.
 func (b *blob) store(ctx context.Context, w what) error {
 	for {
+		if err := b.drive.sure(ctx, b); err != nil {
+			return err
+		}
 		if err := b.land(ctx); err != nil { // leaves mu locked
 			return err
 		}

@@ -66,6 +66,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"content", fileTests},
 		{"ranges", rangeTests},
 		{"xattrs", xattrTests},
+		{"locks", lockTests},
 		{"audit", auditTests},
 		{"ended context", contextTests},
 		{"many at once", concurrencyTests},

@@ -130,6 +130,7 @@ func (m *attachment) open(ctx context.Context, session auth.Session, logger *slo
 		FSName:      "mediafs:" + m.shows,
 		AllowOther:  o.AllowOther,
 		ReadOnly:    o.ReadOnly,
+		Locks:       m.address.database != "",
 		Passthrough: o.Passthrough,
 		Timeout:     o.Timeout,
 		Logger:      logger,

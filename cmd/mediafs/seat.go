@@ -158,6 +158,9 @@ func (d *seatDrive) Close(ctx context.Context) error {
 	return d.err
 }
 
+// Unwrap is the drive itself: see blobstore.LockerOf.
+func (d *seatDrive) Unwrap() blobstore.Drive { return d.Drive }
+
 var _ blobstore.Preserver = (*seatDrive)(nil)
 
 // PendingBytes is 0 for a drive that keeps nothing back.
