@@ -17,6 +17,10 @@ PROGRAMS := Fio|StressNG|Dbench|PostgresKeeps|SQLiteLoses|GitKeeps
 # How long each fuzz target runs.
 FUZZTIME ?= 30s
 
+# How many moments `make faults` has each fault come at, and the seed of the first.
+MOMENTS ?= 12
+FIRST   ?= 1
+
 # How long the drives are used by make soak.
 SOAKTIME ?= 1h
 
@@ -187,6 +191,10 @@ programs: test-deps ## run the tests of other people's programs at full length (
 .PHONY: soak
 soak: test-deps ## use drives on both stores for SOAKTIME (1h), compare with a local disk, and look for leaks
 	@$(call leaving_nothing,go test -count=1 -parallel 32 -timeout 0 -v -run '^TestSoak$$' ./integration -soak $(SOAKTIME) -rapid.checks=100 $(SOAKFLAGS))
+
+.PHONY: faults
+faults: test-deps ## have each fault come at MOMENTS (12) moments, with the race detector (about 10 minutes)
+	@$(call leaving_nothing,go test -race -count=1 -parallel 8 -timeout 2h -v -run '^TestFault' ./integration -moments $(MOMENTS) -first-moment $(FIRST))
 
 .PHONY: bench
 bench: test-deps ## run the benchmarks

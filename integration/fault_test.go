@@ -11,7 +11,7 @@ import (
 // failed was told, nothing else has changed, nothing hangs, and every invariant of the store is whole.
 
 var (
-	momentsOfAFault = flag.Int("moments", 3, "`how many` moments each fault comes at")
+	momentsOfAFault = flag.Int("moments", 2, "`how many` moments each fault comes at")
 	firstMoment     = flag.Uint64("first-moment", 1, "the `seed` of the first moment; each has the next")
 )
 

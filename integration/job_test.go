@@ -2,7 +2,9 @@ package integration
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -186,8 +188,10 @@ func runJob(args []string) error {
 	orders := json.NewDecoder(os.Stdin)
 	for {
 		var o order
-		if orders.Decode(&o) != nil {
-			return nil
+		if err := orders.Decode(&o); errors.Is(err, io.EOF) {
+			return nil // it is not needed any more
+		} else if err != nil {
+			return err
 		}
 		var a report
 		switch {
