@@ -299,7 +299,7 @@ func TestDescriptorsOfOneProcessExcludeByFlockAndOpenFileLocks(t *testing.T) {
 		var err error
 		files[i], err = os.OpenFile(path, os.O_RDWR, 0)
 		must(t, err)
-		defer files[i].Close()
+		t.Cleanup(func() { files[i].Close() })
 	}
 	for _, command := range []string{"flock write", "ofd write"} {
 		must(t, lockCommands[command](files[0], path))
@@ -413,7 +413,7 @@ func TestALockThatIsInTheWayIsTold(t *testing.T) {
 	for path, pid := range map[string]int{one: p.command.Process.Pid, other: 0} {
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
 		must(t, err)
-		defer f.Close()
+		t.Cleanup(func() { f.Close() })
 		lock := unix.Flock_t{Type: unix.F_WRLCK, Start: 5, Len: 5}
 		must(t, unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock))
 		if lock.Type != unix.F_RDLCK || int(lock.Pid) != pid || lock.Start != 0 || lock.Len != 0 {

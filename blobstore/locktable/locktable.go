@@ -57,7 +57,18 @@ type node struct {
 	held    []Held
 	dropped []func(Held) bool // what was dropped since who is in turn looked
 	unclear bool              // it is not known whether what was claimed last is what is held
-	freed   chan struct{}     // closed when something is taken away, and made anew
+	waiters []*waiter         // who came first first
+}
+
+// A waiter is somebody who waits for a lock. Of those who are in each other's way one asks, and the others wait for it, so that asking
+// others than the table costs no more than for one.
+type waiter struct {
+	lock Held
+
+	// Guarded by Table.mu.
+	asking bool
+	ready  chan struct{} // closed when it is its time to ask; nil: it does not wait for that
+	waits  wait          // for whom, while ready is not nil
 }
 
 // A wait is somebody who waits for a POSIX lock.
@@ -76,44 +87,63 @@ func (t *Table) Set(ctx context.Context, ino blobstore.Ino, lock Held, waits boo
 	}
 	n := t.enter(ino)
 	defer t.leave(n)
+	conflict, _, err := t.try(ctx, n, lock)
+	switch {
+	case err != nil || !conflict:
+		return err
+	case !waits:
+		return blobstore.ErrLocked
+	}
+	w := &waiter{lock: lock}
+	defer t.giveUp(n, w)
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		conflict, told, freed, err := t.try(ctx, n, lock)
-		if err != nil || conflict == nil {
+		if err := t.queue(ctx, n, w); err != nil {
 			return err
 		}
-		if !waits {
-			return blobstore.ErrLocked
-		}
-		if err := t.wait(ctx, lock, conflict, told, freed, pause); err != nil {
+		conflict, told, err := t.try(ctx, n, lock)
+		if err != nil || !conflict {
 			return err
+		}
+		if told { // somebody came between who did not wait
+			t.mu.Lock()
+			w.asking = false
+			t.mu.Unlock()
+			continue
+		}
+		timer := time.NewTimer(pause/2 + rand.N(pause/2))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
 		}
 	}
 }
 
-// try sets a lock unless another is in the way, which it returns. told says that freed is closed when that one goes.
-func (t *Table) try(ctx context.Context, n *node, lock Held) (conflict *Held, told bool, freed <-chan struct{}, err error) {
+// try sets a lock unless another is in the way. told says that that one is in the table.
+func (t *Table) try(ctx context.Context, n *node, lock Held) (conflict, told bool, err error) {
 	if err := n.take(ctx); err != nil {
-		return nil, false, nil, err
+		return false, false, err
 	}
 	defer n.pass()
-	held, freed := t.look(n)
+	held := t.look(n)
 	wanted := with(held, lock)
 	if lock.Type == blobstore.LockNone {
 		if slices.Equal(wanted, held) && !t.isUnclear(n) {
-			return nil, true, freed, nil
+			return false, false, nil
 		}
-	} else if c := first(held, lock); c != nil {
-		return c, true, freed, t.letGo(ctx, n, lock)
+	} else if first(held, lock) != nil {
+		return true, true, t.letGo(ctx, n, lock)
 	}
 	grows := grows(held, lock)
 	other, err := t.claim(ctx, n, wanted, grows)
 	if err != nil || other == nil {
-		return nil, false, freed, err
+		return false, false, err
 	}
 	if !grows {
-		return nil, false, freed, fmt.Errorf("another has taken what was locked: %w", blobstore.ErrUnavailable)
+		return false, false, fmt.Errorf("another has taken what was locked: %w", blobstore.ErrUnavailable)
 	}
-	return &Held{Lock: *other}, false, freed, t.letGo(ctx, n, lock)
+	return true, false, t.letGo(ctx, n, lock)
 }
 
 // letGo takes away the flock lock of an owner who asks for one of another type and can't have it: flock(2) says that it is lost. Two
@@ -123,7 +153,7 @@ func (t *Table) letGo(ctx context.Context, n *node, lock Held) error {
 		return nil
 	}
 	lock.Type = blobstore.LockNone
-	held, _ := t.look(n)
+	held := t.look(n)
 	without := with(held, lock)
 	if slices.Equal(without, held) {
 		return nil
@@ -132,12 +162,12 @@ func (t *Table) letGo(ctx context.Context, n *node, lock Held) error {
 	return err
 }
 
-// look returns what is held of a node, and what is closed when something of it is taken away. In turn.
-func (t *Table) look(n *node) ([]Held, <-chan struct{}) {
+// look returns what is held of a node. In turn.
+func (t *Table) look(n *node) []Held {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n.dropped = nil
-	return n.held, n.freed
+	return n.held
 }
 
 // claim makes the locks of a node what is wanted, unless another is in the way. In turn.
@@ -168,45 +198,89 @@ func (t *Table) claim(ctx context.Context, n *node, wanted []Held, grows bool) (
 	return nil, nil
 }
 
-// wake has those try again who wait for a lock of the node. With mu.
-func (n *node) wake() {
-	close(n.freed)
-	n.freed = make(chan struct{})
-}
-
-// wait waits until a lock that is in the way may be gone.
-func (t *Table) wait(ctx context.Context, lock Held, conflict *Held, told bool, freed <-chan struct{}, pause time.Duration) error {
-	if told && lock.Kind == blobstore.LockPosix {
-		w := &wait{owner: lock.owner(), blocker: conflict.owner()}
-		t.mu.Lock()
-		if t.leadsTo(w.blocker, w.owner) {
+// queue returns when it is a waiter's time to ask for its lock: when nothing held here is in the way, nor another waiter that is asking.
+func (t *Table) queue(ctx context.Context, n *node, w *waiter) error {
+	t.mu.Lock()
+	if w.asking {
+		t.mu.Unlock()
+		return nil
+	}
+	if !slices.Contains(n.waiters, w) {
+		n.waiters = append(n.waiters, w)
+	}
+	blocker := first(n.taken(), w.lock)
+	if blocker == nil {
+		w.asking = true
+		t.mu.Unlock()
+		return nil
+	}
+	w.waits = wait{owner: w.lock.owner(), blocker: blocker.owner()}
+	if w.lock.Kind == blobstore.LockPosix {
+		if t.leadsTo(w.waits.blocker, w.waits.owner) {
 			t.mu.Unlock()
 			return blobstore.ErrDeadlock
 		}
 		if t.waits == nil {
 			t.waits = make(map[*wait]struct{})
 		}
-		t.waits[w] = struct{}{}
-		t.mu.Unlock()
-		defer func() {
-			t.mu.Lock()
-			defer t.mu.Unlock()
-			delete(t.waits, w)
-		}()
+		t.waits[&w.waits] = struct{}{}
 	}
-	var again <-chan time.Time
-	if !told {
-		timer := time.NewTimer(pause/2 + rand.N(pause/2))
-		defer timer.Stop()
-		again = timer.C
-	}
+	ready := make(chan struct{})
+	w.ready = ready
+	t.mu.Unlock()
+	defer func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.waits, &w.waits)
+	}()
 	select {
-	case <-freed:
-	case <-again:
+	case <-ready:
+		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	return nil
+}
+
+// giveUp takes a waiter out who has its lock or wants it no more.
+func (t *Table) giveUp(n *node, w *waiter) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if i := slices.Index(n.waiters, w); i >= 0 {
+		n.waiters = slices.Delete(n.waiters, i, i+1)
+	}
+	n.wake()
+}
+
+// taken is what is held of a node, and what those ask for whose time it is. With mu.
+func (n *node) taken() []Held {
+	taken := slices.Clone(n.held)
+	for _, w := range n.waiters {
+		if w.asking {
+			taken = append(taken, w.lock)
+		}
+	}
+	return taken
+}
+
+// wake has those ask whose time it is, who came first first. With mu.
+func (n *node) wake() {
+	if len(n.waiters) == 0 {
+		return
+	}
+	taken := n.taken()
+	for _, w := range n.waiters {
+		if w.asking || w.ready == nil {
+			continue
+		}
+		if blocker := first(taken, w.lock); blocker != nil {
+			w.waits.blocker = blocker.owner()
+			continue
+		}
+		w.asking = true
+		close(w.ready)
+		w.ready = nil
+		taken = append(taken, w.lock)
+	}
 }
 
 // leadsTo says whether an owner waits for another, or for one who does. With mu.
@@ -264,7 +338,7 @@ func (t *Table) dropOf(ctx context.Context, n *node, of func(Held) bool) error {
 		return err
 	}
 	defer n.pass()
-	held, _ := t.look(n)
+	held := t.look(n)
 	_, err := t.claim(ctx, n, held, false)
 	return err
 }
@@ -285,7 +359,7 @@ func (t *Table) settle(ctx context.Context, n *node, lost func(blobstore.Ino)) e
 		return err
 	}
 	defer n.pass()
-	held, _ := t.look(n)
+	held := t.look(n)
 	conflict, err := t.claim(ctx, n, held, false)
 	if err != nil || conflict == nil {
 		return err
@@ -329,7 +403,7 @@ func (t *Table) enter(ino blobstore.Ino) *node {
 	defer t.mu.Unlock()
 	n := t.nodes[ino]
 	if n == nil {
-		n = &node{ino: ino, turn: make(chan struct{}, 1), freed: make(chan struct{})}
+		n = &node{ino: ino, turn: make(chan struct{}, 1)}
 		if t.nodes == nil {
 			t.nodes = make(map[blobstore.Ino]*node)
 		}
