@@ -82,7 +82,8 @@ func (r *request) fillOpen(out *fuse.OpenOut, id uint64, attr *blobstore.Attr, f
 		out.OpenFlags |= fuse.FOPEN_PASSTHROUGH
 		out.BackingID = open.node.backing
 	}
-	if !open.writable && !made && !r.fs.locks {
+	open.changes = open.writable || made
+	if !open.changes && !r.fs.locks {
 		out.OpenFlags |= fuse.FOPEN_NOFLUSH // close(2) has nothing to wait for
 	}
 }
@@ -183,6 +184,9 @@ func (fs *filesystem) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	r.unlock(open.node, open.node.locks.take(func(owner lockOwner, _ uint64) bool { // whatever went wrong before
 		return owner == lockOwner{blobstore.LockPosix, in.LockOwner}
 	}))
+	if !open.changes { // there is nothing that close(2) could fail to store
+		err = nil
+	}
 	return r.end(err)
 }
 

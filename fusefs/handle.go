@@ -29,6 +29,7 @@ type openFile struct {
 	node      *openNode
 	readable  bool
 	writable  bool
+	changes   bool         // something may have to be stored when it is closed
 	truncated bool         // when it was opened
 	caller    uint32       // who opened it
 	written   atomic.Int64 // bytes

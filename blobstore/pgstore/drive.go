@@ -138,14 +138,15 @@ func (d *Drive) Close(ctx context.Context) error {
 	if err := d.makeDurable(storing); err != nil && !isSessionEnd(err) {
 		errs = append(errs, err)
 	}
+	if err := d.storeAtimes(storing); err != nil && !isSessionEnd(err) { // nothing of the user's is at stake
+		d.log.Warn("times of access are lost", "error", err)
+	}
 	stop()
 	d.stop()
 	d.tasks.Wait()
-	if err := d.storeAtimes(ctx); err != nil && !isSessionEnd(err) { // nothing of the user's is at stake
-		d.log.Warn("times of access are lost", "error", err)
-	}
 	d.endRecording(ctx)
 	if len(errs) > 0 {
+		d.spool.die(false)
 		return d.closeKeeping(errors.Join(errs...))
 	}
 	d.letGo()
@@ -163,6 +164,7 @@ func (d *Drive) Close(ctx context.Context) error {
 			args: []any{d.id, d.mount},
 		})
 	}
+	d.spool.die(err == nil)
 	if err != nil { // nothing of the user's is at stake
 		d.log.Warn("the drive could not be detached; the next mount does it", "error", err)
 	}

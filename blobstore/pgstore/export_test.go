@@ -22,6 +22,9 @@ func (d *Drive) StoreAtimes(ctx context.Context) error { return d.storeAtimes(ct
 // StoreEverything stores what is pending of a file, as the background does.
 func (f *File) StoreEverything(ctx context.Context) error { return f.blob.store(ctx, everything) }
 
+// Die is what the machine knows of a mount that is killed.
+func (d *Drive) Die() { d.spool.die(false) }
+
 // EpochArguments are those of mediafs.enter for the next change.
 func (d *Drive) EpochArguments() []any {
 	return []any{d.id, d.mount, d.fence(), d.epochs.current.Load()}

@@ -33,6 +33,7 @@ type spool struct {
 	folder string // in it
 	header keptHeader
 	mount  string
+	alive  *os.File    // says that this mount lives (dead.go); nil: it could not be made
 	left   atomic.Bool // another's file is there, or one that could not be replayed
 
 	mu    sync.Mutex // guards the rest; taken before drive.mu
@@ -62,6 +63,9 @@ func (d *Drive) openSpool(ctx context.Context, user auth.UserID) error {
 	}
 	s.folder = filepath.Join(s.root, fmt.Sprintf("%x", s.header.drive))
 	d.spool = s
+	if err := s.live(ctx, d); err != nil {
+		d.log.Warn("should this mount be killed, its locks are held for half a minute", "folder", s.root, "error", err)
+	}
 	if err := d.replay(ctx); err != nil {
 		d.log.Warn("could not store what was kept on disk; trying again later", "folder", s.folder, "error", err)
 	}
