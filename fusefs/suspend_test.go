@@ -261,3 +261,16 @@ func TestSuspendingLosesNoChangedPages(t *testing.T) {
 		u.mapped.want("after resuming", "r", "X")
 	}
 }
+
+// Closing a file tells what could not be stored. Of one that was only read there is nothing to tell, whatever has become of the session.
+func TestClosingWhatWasOnlyReadDoesNotFail(t *testing.T) {
+	m, dir := mount(t, newDrive(t), Options{})
+	path := filepath.Join(dir, "file")
+	must(t, os.WriteFile(path, []byte("content"), 0o644))
+	f, err := os.Open(path)
+	must(t, err)
+	m.Suspend(auth.ErrExpired)
+	if err := f.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+}

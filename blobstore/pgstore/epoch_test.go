@@ -110,3 +110,32 @@ func TestNumbersAreHandedOutOnceThoughTheServerCrashes(t *testing.T) {
 		}
 	}
 }
+
+// What makes names durable has to write something for that, also when a crash has undone that the mount is known.
+func TestAFolderIsDurableThoughTheMountIsNotKnown(t *testing.T) {
+	cluster := pgtest.NewCluster(t)
+	url := cluster.URL("postgres")
+	if _, err := pgstore.Init(t.Context(), url); err != nil {
+		t.Fatal(err)
+	}
+	d := attach(t, url, signIn(t, url, "alice"), pgstore.Options{})
+	root, err := d.OpenDir(t.Context(), blobstore.RootIno)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	admin, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.Exec(t.Context(), "delete from mediafs.mounts"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = d.Make(t.Context(), blobstore.RootIno, "folder", blobstore.NewNode{Mode: unix.S_IFDIR | 0o700})
+	if err := errors.Join(err, root.Sync(t.Context()), admin.Close(t.Context()), cluster.Kill(), cluster.Start()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := attach(t, url, d.Session(), pgstore.Options{}).Lookup(t.Context(), blobstore.RootIno, "folder"); err != nil {
+		t.Errorf("after fsync and a crash: %v", err)
+	}
+}
