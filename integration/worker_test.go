@@ -93,19 +93,30 @@ func (c *crew) finish(limit time.Duration) (failed, wrong []string) {
 		if w.longest > limit {
 			wrong = append(wrong, fmt.Sprintf("%s: %s took %v, which is longer than its deadline", w.folder, w.slowest, w.longest))
 		}
-		for _, h := range w.handles {
-			_, nameless := w.named(h.file)(tree{})
-			if c := w.files[h.file]; unix.Close(h.fd) != nil {
-				c.doubtful = true
-			} else if h.changed && !nameless {
-				c.isDurable()
-			}
-		}
+		w.closeAll()
 		if err := unix.Close(w.root); err != nil {
 			wrong = append(wrong, w.folder+": close the folder: "+err.Error())
 		}
 	}
 	return failed, wrong
+}
+
+// closeAll closes what the worker has open, all at once: each may take until its deadline.
+func (w *worker) closeAll() {
+	errs := make([]error, len(w.handles))
+	var closing sync.WaitGroup
+	for i, h := range w.handles {
+		closing.Go(func() { errs[i] = unix.Close(h.fd) })
+	}
+	closing.Wait()
+	for i, h := range w.handles {
+		_, nameless := w.named(h.file)(tree{})
+		if c := w.files[h.file]; errs[i] != nil {
+			c.doubtful = true
+		} else if h.changed && !nameless {
+			c.isDurable()
+		}
+	}
 }
 
 // check says which folders are not as their workers' histories allow, and in what. crashed: the database server did. exact: what was
