@@ -18,7 +18,7 @@ func (p *pending) PendingBytes() int64            { return p.Load() }
 func (p *pending) Preserve(context.Context) error { return nil }
 
 func TestADriveIsWaitedForAsLongAsItStoresSomething(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // whose clock goes on by itself when all wait: nothing here takes real time
 		p := &pending{}
 		p.Store(100)
 		ctx, stop := blobstore.UntilStalled(t.Context(), p)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -190,7 +191,7 @@ func (p *lockProcess) does(command, want string) {
 func waiting(t *testing.T, m *Mount, n int) {
 	t.Helper()
 	var now int
-	for begun := time.Now(); time.Since(begun) < patience; time.Sleep(time.Millisecond) {
+	for begun := time.Now(); time.Since(begun) < patience; runtime.Gosched() {
 		m.fs.waiting.mu.Lock()
 		now = len(m.fs.waiting.all)
 		m.fs.waiting.mu.Unlock()
