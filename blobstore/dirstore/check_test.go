@@ -227,7 +227,7 @@ func TestCheckFindsWhatIsInTwoDrivesInBoth(t *testing.T) {
 
 func TestCheckFindsWhatIsAnothersOrMountedInADrive(t *testing.T) {
 	if os.Geteuid() != 0 {
-		if os.Getenv("CI") == "true" {
+		if os.Getenv("CI") == "true" && os.Getenv(ordinary) == "" {
 			t.Fatal("CI has to be root")
 		}
 		t.Skip("only root may do this")
