@@ -44,7 +44,9 @@ func (b *blob) alone(ctx context.Context, change func(number int64) (row, error)
 	b.mu.Lock()
 	number := b.number
 	b.mu.Unlock()
+	going := b.drive.known.change(nodeKey(b.ino))
 	r, err := change(number)
+	going.overFor(r, err)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.version++

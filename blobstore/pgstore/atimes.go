@@ -97,15 +97,23 @@ func (d *Drive) storeAtimes(ctx context.Context) error {
 		if len(inos) == 0 {
 			return nil
 		}
+		keys := make([]knownName, len(inos))
+		for i, ino := range inos {
+			keys[i] = nodeKey(blobstore.Ino(ino))
+		}
+		going := d.known.change(keys...)
 		err := d.run(ctx, "store times of access", repeating, statement{
 			sql: `update mediafs.nodes n set atime_ns = m.to_ns
 				from unnest($2::bigint[], $3::bigint[], $4::bigint[]) m (ino, from_ns, to_ns)
 				where n.drive_id = $1 and n.ino = m.ino and n.atime_ns = m.from_ns`,
 			args: []any{d.id, inos, from, to},
 		})
+		if err == nil {
+			d.atimes.stored(inos, to)
+		}
+		going.over()
 		if err != nil {
 			return err
 		}
-		d.atimes.stored(inos, to)
 	}
 }

@@ -44,27 +44,45 @@ func (d *Drive) one(ctx context.Context, op string, c commit, sql string, args .
 
 const selectNode = "select " + attrColumns + " from mediafs.nodes n where n.drive_id = $1 and n.ino = $2"
 
-// Attr asks the database, and adds what was written here and is not stored yet. While the database is away it answers with what is
-// known of the node, if anything is.
+// Attr asks the database, unless what is known is current, and adds what was written here and is not stored yet. While the database is away it
+// answers with what is known of the node, if anything is.
 func (d *Drive) Attr(ctx context.Context, ino blobstore.Ino) (blobstore.Attr, error) {
-	last, isKnown := d.known.recall(ino)
-	return d.orKnown(ctx, last, isKnown, func(ctx context.Context, how commit) (blobstore.Attr, error) {
-		for {
-			b := d.peek(ino)
-			version := b.currentVersion()
-			r, err := d.one(ctx, "attr", how, selectNode, d.id, int64(ino))
-			if err != nil {
-				return blobstore.Attr{}, err
-			}
-			if r.attr.Nlink == 0 && !b.isOpen() {
-				return blobstore.Attr{}, translate(ctx, "attr", blobstore.ErrNotExist) // it waits to be collected
-			}
-			if attr, ok := b.overlay(r, version); ok {
-				d.known.remember(attr)
-				return attr, nil
-			}
+	if b := d.peek(ino); b.isMaking() {
+		return b.attributes(), nil
+	}
+	last, isKnown, era := d.known.recall(ino)
+	if isKnown && d.isSole(era) {
+		return d.nowOver(last), nil
+	}
+	if err := d.settleIn(ctx, ino); err != nil {
+		return blobstore.Attr{}, err
+	}
+	return d.orKnown(ctx, last, isKnown, func(ctx context.Context, how commit) (blobstore.Attr, error) { return d.askAttr(ctx, how, ino) })
+}
+
+// askAttr is one round trip.
+func (d *Drive) askAttr(ctx context.Context, how commit, ino blobstore.Ino) (blobstore.Attr, error) {
+	for {
+		b := d.peek(ino)
+		version, mark := b.currentVersion(), d.known.mark()
+		r, err := d.one(ctx, "attr", how, selectNode, d.id, int64(ino))
+		if err != nil {
+			return blobstore.Attr{}, err
 		}
-	})
+		if r.attr.Nlink == 0 && !b.isOpen() {
+			return blobstore.Attr{}, translate(ctx, "attr", blobstore.ErrNotExist) // it waits to be collected
+		}
+		if attr, ok := b.overlay(r, version); ok {
+			d.known.remember(&mark, attr)
+			return attr, nil
+		}
+	}
+}
+
+// nowOver puts what is not stored yet on top of attributes that are current.
+func (d *Drive) nowOver(attr blobstore.Attr) blobstore.Attr {
+	d.atimes.over(&attr)
+	return d.peek(attr.Ino).pendingOver(attr)
 }
 
 // SetAttr changes attributes. Of a file with pending bytes, those that a change of size leaves are stored first, and an
@@ -101,18 +119,17 @@ func (d *Drive) setAttr(ctx context.Context, ino blobstore.Ino, change blobstore
 	if change.Set.Has(blobstore.SetSize) {
 		c = durably // it decides what the bytes that are stored next mean
 	}
+	going := d.known.change(nodeKey(ino))
 	r, err := d.one(ctx, "set attributes", c,
 		"select "+attrColumns+" from mediafs.set_attr($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) n",
 		d.id, int64(ino), int32(change.Set), int32(change.Mode), int64(change.UID), int64(change.GID), change.Size,
 		change.AtimeNs, change.MtimeNs, time.Now().UnixNano(), fresh, int32(d.chunk), d.mount)
 	d.changes.Add(1)
-	if err == nil {
-		if change.Set.Has(blobstore.SetAtime) {
-			d.atimes.set(ino)
-			r.attr.AtimeNs = change.AtimeNs
-		}
-		d.known.remember(r.attr)
+	if err == nil && change.Set.Has(blobstore.SetAtime) {
+		d.atimes.set(ino)
+		r.attr.AtimeNs = change.AtimeNs
 	}
+	going.overFor(r, err)
 	if change.Set.Has(blobstore.SetSize) {
 		d.collectSoon()
 	}

@@ -41,6 +41,7 @@ type blob struct {
 	failing      error            // why the last store failed; nil after one that did not
 	lost         error            // why nothing can be stored any more
 	foreign      uint64           // times that another mount was found to have changed it
+	making       *making          // the file is known here alone; nil: the database has it
 	kept         bool             // the spool has bytes of it that are not known to be stored
 	version      uint64           // counts what makes an answer of the database that is on its way old
 	segments     map[int64]*segment
@@ -139,6 +140,9 @@ func (b *blob) created(r row) *File {
 
 // load reads what the database knows of the file, and its content if that is a single chunk.
 func (b *blob) load(ctx context.Context) error {
+	if b.isMaking() {
+		return nil // nobody knows more of it
+	}
 	d := b.drive
 	first := b.isFirst()
 	version := b.currentVersion()
@@ -256,6 +260,16 @@ func (b *blob) renamed(r row) {
 	b.attr.Nlink, b.attr.CtimeNs = r.attr.Nlink, r.attr.CtimeNs
 }
 
+// moved notes that a name of the file was changed. b may be nil.
+func (b *blob) moved(ns int64) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.attr.CtimeNs = max(b.attr.CtimeNs, ns)
+}
+
 // isNameless says whether the file has no name any more, and why if that is not by somebody's will.
 func (b *blob) isNameless() (bool, error) {
 	b.mu.Lock()
@@ -265,7 +279,7 @@ func (b *blob) isNameless() (bool, error) {
 
 // pending says whether anything is to be stored. With mu.
 func (b *blob) pending() bool {
-	return len(b.dirty) > 0 || b.flight != nil || b.mtimePending
+	return len(b.dirty) > 0 || b.flight != nil || b.mtimePending || b.making != nil
 }
 
 // isPending is pending for those without mu. b may be nil.
@@ -314,6 +328,13 @@ func (b *blob) setAttr(ctx context.Context, change blobstore.AttrChange) (blobst
 	}
 	if err := b.land(ctx); err != nil { // leaves mu locked
 		return blobstore.Attr{}, err
+	}
+	if b.making != nil {
+		defer b.mu.Unlock()
+		going := b.drive.known.change(nodeKey(b.ino))
+		b.change(change)
+		going.overFor(row{attr: b.attr}, nil)
+		return b.attr, nil
 	}
 	b.landed = make(chan struct{})
 	b.mu.Unlock()

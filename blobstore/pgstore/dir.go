@@ -105,10 +105,14 @@ func (l *dir) Read(ctx context.Context, after uint64, attributes bool, take func
 // fetch reads the page after a position.
 func (l *dir) fetch(ctx context.Context, after uint64, limit int) error {
 	d := l.drive
+	if err := d.settleIn(ctx, l.ino); err != nil {
+		return err
+	}
 	l.fetched = false
 	l.page = l.page[:0]
 	l.changes = d.changes.Load()
 	var mode uint32
+	mark := d.known.mark()
 	err := d.run(ctx, "list", reading,
 		statement{
 			sql:  "select n.mode, n.parent from mediafs.nodes n where n.drive_id = $1 and n.ino = $2 and n.nlink > 0",
@@ -139,6 +143,7 @@ func (l *dir) fetch(ctx context.Context, after uint64, limit int) error {
 	case mode&unix.S_IFMT != unix.S_IFDIR:
 		return translate(ctx, "list", blobstore.ErrNotDir)
 	}
+	d.known.rememberPage(&mark, l.ino, l.page)
 	l.after, l.last, l.fetched = after, len(l.page) < limit, true
 	return nil
 }
@@ -150,6 +155,9 @@ func folder(ino blobstore.Ino) blobstore.Attr {
 // Sync makes the names durable. ErrUnavailable, once, if the database server went away since the folder was opened and may have
 // undone some.
 func (l *dir) Sync(ctx context.Context) error {
+	if err := l.drive.settleIn(ctx, l.ino); err != nil {
+		return err
+	}
 	if err := l.drive.makeDurable(ctx); err != nil {
 		return err
 	}

@@ -38,6 +38,8 @@ type Drive struct {
 	usage   usage
 	waiters waiters
 	known   known
+	sole    sole
+	making  makings
 	epochs  *epochs
 	atimes  atimes
 	spool   *spool // nil: nothing is kept
@@ -76,6 +78,8 @@ func (s *Store) attach(ctx context.Context, session auth.Session, name blobstore
 		collect: make(chan struct{}, 1),
 		epochs:  newEpochs(),
 		settle:  make(chan struct{}, 1),
+		known:   known{era: 1},
+		sole:    sole{ask: make(chan struct{}, 1)},
 	}
 	d.locks.table.Claim = d.claim
 	d.session.Store(&session)
@@ -104,6 +108,9 @@ func (s *Store) attach(ctx context.Context, session auth.Session, name blobstore
 	if err == nil && !d.guest {
 		err = d.beat(ctx)
 	}
+	if err == nil && !d.guest {
+		err = d.arrive(ctx)
+	}
 	if err == nil {
 		err = d.usage.refresh(ctx, d)
 	}
@@ -115,6 +122,7 @@ func (s *Store) attach(ctx context.Context, session auth.Session, name blobstore
 		return nil, err
 	}
 	d.tasks.Go(d.keep)
+	d.tasks.Go(d.watchSole)
 	d.startRecording()
 	return d, nil
 }

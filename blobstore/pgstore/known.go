@@ -3,6 +3,7 @@ package pgstore
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,89 +12,347 @@ import (
 )
 
 const (
-	knownMax     = 16384           // nodes; about 3 MiB
+	knownMax     = 32768           // nodes, and as many names; about 12 MiB
 	knownAnswers = 2 * time.Second // how long the database may take before a node is answered with what is known of it
 )
 
-// known are the attributes that nodes had when they were last heard of, and names that led to them. They answer while the database is away, so
-// that looking at a drive does not hang the one who looks; never otherwise.
+// known are the attributes that nodes had when they were last heard of, and names that led to them.
+//
+// While the database is away they answer, so that looking at a drive does not hang the one who looks. While this mount is the sole one of
+// its drive (sole.go), those of them that are current answer at once: nothing changes a node then but what is done here, and that says so
+// here, by change, before it begins and when it is done.
 type known struct {
 	away atomic.Bool // the last that was heard of the database is that it can't be reached
 
 	mu    sync.Mutex // guards the rest
-	nodes map[blobstore.Ino]blobstore.Attr
-	names map[knownName]blobstore.Ino
+	era   uint64     // from 1; begins anew when others may have changed the drive: what is of an earlier one is not current
+	turns turns
+	nodes map[blobstore.Ino]knownNode
+	names map[knownName]knownIno
+	whole map[blobstore.Ino]uint64 // folders that have no names but those that are current, and the era in which that is so
 }
 
-// A knownName is a name in a folder.
+type knownNode struct {
+	attr blobstore.Attr
+	era  uint64 // in which it is current; 0: in none
+}
+
+// A knownName is a name in a folder. Where it stands for a node, it is the empty name in it.
 type knownName struct {
 	parent blobstore.Ino
 	name   string
 }
 
-func (k *known) remember(attr blobstore.Attr) {
+// A knownIno is what a name leads to.
+type knownIno struct {
+	ino blobstore.Ino // 0: there is no such name
+	era uint64        // in which it is current; 0: in none
+}
+
+// nodeKey stands for a node where names and nodes are meant.
+func nodeKey(ino blobstore.Ino) knownName { return knownName{parent: ino} }
+
+// turns count, for what falls into the same place, how often a change of it has begun or ended: what the database was asked before is old after.
+type turns [256]uint32
+
+var turnsSeed = maphash.MakeSeed()
+
+func (t *turns) of(key knownName) *uint32 {
+	return &t[maphash.Comparable(turnsSeed, key)%uint64(len(t))]
+}
+
+// A mark is a moment: what the database is asked after it and answers is current if nothing has changed since.
+type mark struct {
+	era   uint64
+	turns turns
+}
+
+func (k *known) mark() mark {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	return mark{k.era, k.turns}
+}
+
+// still says whether nothing has happened to a name or node since the mark. With mu.
+func (k *known) still(m *mark, key knownName) bool {
+	return m.era == k.era && *m.turns.of(key) == *k.turns.of(key)
+}
+
+// A change is of names and nodes, from before it is sent until what became of it is known.
+type change struct {
+	known *known
+	keys  []knownName
+	mark  mark
+
+	// What it has come to, as far as that is known.
+	nodes []blobstore.Attr
+	names map[knownName]blobstore.Ino
+}
+
+// change says that something is about to change: it is not current until the change is over.
+func (k *known) change(keys ...knownName) *change {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.spoil(keys)
+	return &change{known: k, keys: keys, mark: mark{k.era, k.turns}}
+}
+
+// becomes notes what a node is after the change.
+func (c *change) becomes(attr blobstore.Attr) { c.nodes = append(c.nodes, attr) }
+
+// leads notes what a name leads to after the change; to 0 if to nothing.
+func (c *change) leads(key knownName, to blobstore.Ino) {
+	if c.names == nil {
+		c.names = make(map[knownName]blobstore.Ino, 2)
+	}
+	c.names[key] = to
+}
+
+// over says that the change is over. What it has come to is current unless another has come between; of what is not known to the change,
+// nothing is.
+func (c *change) over() {
+	k := c.known
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	alone := make(map[knownName]bool, len(c.keys))
+	for _, key := range c.keys {
+		alone[key] = k.still(&c.mark, key)
+	}
+	k.spoil(c.keys)
+	for _, attr := range c.nodes {
+		switch key := nodeKey(attr.Ino); {
+		case alone[key]:
+			k.setNode(attr, k.era)
+		default:
+			k.spoil([]knownName{key})
+			k.setNode(attr, 0)
+		}
+	}
+	for key, ino := range c.names {
+		if alone[key] {
+			k.setName(key, ino, k.era)
+		}
+	}
+}
+
+// overFor is over for a change that makes one node r, unless there was an error.
+func (c *change) overFor(r row, err error) {
+	if err == nil {
+		c.becomes(r.attr)
+	}
+	c.over()
+}
+
+// spoil has nothing be current of some names and nodes. With mu.
+func (k *known) spoil(keys []knownName) {
+	for _, key := range keys {
+		*k.turns.of(key)++
+		if key.name != "" {
+			if _, ok := k.names[key]; ok || k.whole[key.parent] == k.era {
+				k.setName(key, 0, 0)
+			}
+			continue
+		}
+		if n, ok := k.nodes[key.parent]; ok && n.era != 0 {
+			n.era = 0
+			k.nodes[key.parent] = n
+		}
+	}
+}
+
+// newEra has nothing be current any more, and gives the era that begins.
+func (k *known) newEra() uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.era++
+	clear(k.whole)
+	return k.era
+}
+
+func (k *known) currentEra() uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.era
+}
+
+// remember takes in what the database answered to what was asked after the mark.
+func (k *known) remember(m *mark, attr blobstore.Attr) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	era := k.era
+	if !k.still(m, nodeKey(attr.Ino)) {
+		era = 0
+	}
+	k.setNode(attr, era)
+}
+
+// rememberName is remember for a node and the name that led to it.
+func (k *known) rememberName(m *mark, parent blobstore.Ino, name string, attr blobstore.Attr) {
+	k.remember(m, attr)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if key := (knownName{parent, name}); k.still(m, key) {
+		k.setName(key, attr.Ino, k.era)
+	}
+}
+
+// rememberPage is rememberName for part of a listing.
+func (k *known) rememberPage(m *mark, folder blobstore.Ino, page []blobstore.Entry) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := range page {
+		e := &page[i]
+		if key := (knownName{folder, e.Name}); k.still(m, key) && k.still(m, nodeKey(e.Attr.Ino)) {
+			k.setNode(e.Attr, k.era)
+			k.setName(key, e.Attr.Ino, k.era)
+		}
+	}
+}
+
+// rememberNone is that there is no such name.
+func (k *known) rememberNone(m *mark, parent blobstore.Ino, name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if key := (knownName{parent, name}); k.still(m, key) {
+		k.setName(key, 0, k.era)
+	}
+}
+
+// setNode is remember, with mu. What is not current does not take the place of what is.
+func (k *known) setNode(attr blobstore.Attr, era uint64) {
 	if attr.Nlink == 0 {
 		delete(k.nodes, attr.Ino)
 		return
 	}
 	if k.nodes == nil {
-		k.nodes = make(map[blobstore.Ino]blobstore.Attr)
+		k.nodes = make(map[blobstore.Ino]knownNode)
 	}
-	makeRoom(k.nodes, attr.Ino, blobstore.RootIno)
-	k.nodes[attr.Ino] = attr
+	if last, ok := k.nodes[attr.Ino]; ok && era == 0 && last.era == k.era && last.era != 0 {
+		return
+	}
+	makeRoom(k.nodes, attr.Ino, func(old blobstore.Ino) bool { return old != blobstore.RootIno })
+	k.nodes[attr.Ino] = knownNode{attr, era}
 }
 
-// rememberName remembers a node and the name that led to it.
-func (k *known) rememberName(parent blobstore.Ino, name string, attr blobstore.Attr) {
-	k.remember(attr)
+// setName is what a name leads to, with mu.
+func (k *known) setName(key knownName, ino blobstore.Ino, era uint64) {
+	if k.names == nil {
+		k.names = make(map[knownName]knownIno)
+	}
+	makeRoom(k.names, key, func(old knownName) bool {
+		delete(k.whole, old.parent)
+		return true
+	})
+	k.names[key] = knownIno{ino, era}
+}
+
+// madeFolder notes that a folder, which is current, has no names yet.
+func (k *known) madeFolder(ino blobstore.Ino) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.names == nil {
-		k.names = make(map[knownName]blobstore.Ino)
+	if k.nodes[ino].era != k.era {
+		return
 	}
-	made := knownName{parent, name}
-	makeRoom(k.names, made, knownName{})
-	k.names[made] = attr.Ino
+	if k.whole == nil {
+		k.whole = make(map[blobstore.Ino]uint64)
+	}
+	makeRoom(k.whole, ino, func(blobstore.Ino) bool { return true })
+	k.whole[ino] = k.era
 }
 
-// makeRoom takes one of a map that is full away, any but keep, before a new key is added.
-func makeRoom[K comparable, V any](m map[K]V, key, keep K) {
-	if _, there := m[key]; there || len(m) < knownMax {
+// makeRoom takes one of a map that is full away, any that may go, before a new key is added.
+func makeRoom[K comparable, V any](m map[K]V, key K, mayGo func(K) bool) {
+	if len(m) < knownMax {
+		return
+	}
+	if _, there := m[key]; there {
 		return
 	}
 	for old := range m { // the order is random
-		if old != keep {
+		if mayGo(old) {
 			delete(m, old)
 			return
 		}
 	}
 }
 
-func (k *known) forgetName(parent blobstore.Ino, name string) {
+// recall gives what was last heard of a node, and the era in which it is current.
+func (k *known) recall(ino blobstore.Ino) (attr blobstore.Attr, isKnown bool, era uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	delete(k.names, knownName{parent, name})
-}
-
-func (k *known) recall(ino blobstore.Ino) (blobstore.Attr, bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	attr, ok := k.nodes[ino]
-	return attr, ok
-}
-
-// find recalls the node that a name led to.
-func (k *known) find(parent blobstore.Ino, name string) (blobstore.Attr, bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	ino, ok := k.names[knownName{parent, name}]
-	if !ok {
-		return blobstore.Attr{}, false
+	n, ok := k.nodes[ino]
+	if n.era != k.era {
+		n.era = 0
 	}
-	attr, ok := k.nodes[ino]
-	return attr, ok
+	return n.attr, ok, n.era
+}
+
+// find gives what was last heard of the node that a name led to, and the era in which it is current. If nothing is known it is current that
+// there is no such name.
+func (k *known) find(parent blobstore.Ino, name string) (attr blobstore.Attr, isKnown bool, era uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.lookup(knownName{parent, name})
+}
+
+// lookup is find, with mu.
+func (k *known) lookup(key knownName) (attr blobstore.Attr, isKnown bool, era uint64) {
+	led, ok := k.names[key]
+	if !ok && k.whole[key.parent] == k.era {
+		led.era = k.era
+	}
+	if led.era != k.era {
+		led.era = 0
+	}
+	if led.ino == 0 {
+		return blobstore.Attr{}, false, led.era
+	}
+	n, ok := k.nodes[led.ino]
+	if n.era != k.era {
+		led.era = 0
+	}
+	return n.attr, ok, led.era
+}
+
+// claim takes a name that is known to be free for a new file in a folder that is known, if both are current in an era: false if not.
+func (k *known) claim(parent blobstore.Ino, name string, attr blobstore.Attr, era uint64) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	key := knownName{parent, name}
+	_, isKnown, free := k.lookup(key)
+	folder := k.nodes[parent]
+	if isKnown || free != era || folder.era != era || k.era != era {
+		return false
+	}
+	for _, changed := range []knownName{key, nodeKey(parent), nodeKey(attr.Ino)} {
+		*k.turns.of(changed)++
+	}
+	folder.attr.MtimeNs, folder.attr.CtimeNs = max(folder.attr.MtimeNs, attr.CtimeNs), max(folder.attr.CtimeNs, attr.CtimeNs)
+	k.nodes[parent] = folder
+	k.setNode(attr, era)
+	k.setName(key, attr.Ino, era)
+	return true
+}
+
+// touched says that a folder that may be current has times no earlier than that.
+func (k *known) touched(folder blobstore.Ino, ns int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	*k.turns.of(nodeKey(folder))++
+	if n, ok := k.nodes[folder]; ok {
+		n.attr.MtimeNs, n.attr.CtimeNs = max(n.attr.MtimeNs, ns), max(n.attr.CtimeNs, ns)
+		k.nodes[folder] = n
+	}
+}
+
+// leadsTo gives the node that a name leads to, if that is known and current; else 0.
+func (k *known) leadsTo(parent blobstore.Ino, name string) blobstore.Ino {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if led := k.names[knownName{parent, name}]; led.era == k.era {
+		return led.ino
+	}
+	return 0
 }
 
 // orKnown asks the database what is known already as last, and gives last if the database is away or does not answer soon. ask is to be quick

@@ -47,6 +47,9 @@ func (d *Drive) SetLock(ctx context.Context, ino blobstore.Ino, lock blobstore.L
 	if err := b.lockLost(); err != nil {
 		return 0, translate(ctx, op, err)
 	}
+	if err := b.settle(ctx); err != nil {
+		return 0, err
+	}
 	if lock.Type != blobstore.LockWrite && b.isPending() {
 		if err := b.store(ctx, everything); err != nil {
 			return 0, err
@@ -199,7 +202,11 @@ func (d *Drive) hold(ctx context.Context, silent, again bool) (alive bool, err e
 	for i, ino := range locked {
 		inos[i] = int64(ino)
 	}
-	err = d.run(ctx, "beat", repeating, statement{
+	how := repeating
+	if d.locks.heard.Load() == 0 {
+		how = durably // who is not alone must not be overlooked after a crash of the server
+	}
+	err = d.run(ctx, "beat", how, statement{
 		sql:  "select mediafs.hold($1, $2, $3, $4, $5, $6, $7)",
 		args: []any{d.id, d.mount, d.store.host, d.open(), inos, seq, again},
 		each: func(r pgx.Rows) error { return r.Scan(&alive) },

@@ -15,28 +15,37 @@ import (
 const lookupName = "select " + attrColumns + ` from mediafs.entries e join mediafs.nodes n on n.drive_id = $1 and n.ino = e.ino
 	where e.drive_id = $1 and e.parent = $2 and e.name = $3`
 
-// Lookup is one round trip. While the database is away it answers with what is known of the name, if anything is.
+// Lookup is one round trip, unless what is known is current. While the database is away it answers with what is known of the name, if anything is.
 func (d *Drive) Lookup(ctx context.Context, parent blobstore.Ino, name string) (blobstore.Attr, error) {
 	if err := checkName("lookup", name); err != nil {
 		return blobstore.Attr{}, err
 	}
-	last, isKnown := d.known.find(parent, name)
+	if b := d.making.find(parent, name); b != nil {
+		return b.attributes(), nil
+	}
+	last, isKnown, era := d.known.find(parent, name)
+	if d.isSole(era) {
+		if !isKnown {
+			return blobstore.Attr{}, translate(ctx, "lookup", blobstore.ErrNotExist)
+		}
+		return d.nowOver(last), nil
+	}
 	return d.orKnown(ctx, last, isKnown, func(ctx context.Context, how commit) (blobstore.Attr, error) {
 		for {
-			changes := d.changes.Load()
+			changes, mark := d.changes.Load(), d.known.mark()
 			r, err := d.one(ctx, "lookup", how, lookupName, d.id, int64(parent), []byte(name))
 			if errors.Is(err, blobstore.ErrNotExist) {
-				d.known.forgetName(parent, name)
+				d.known.rememberNone(&mark, parent, name)
 			}
 			if err != nil {
 				return blobstore.Attr{}, err
 			}
-			d.known.rememberName(parent, name, r.attr)
+			d.known.rememberName(&mark, parent, name, r.attr)
 			if d.peek(r.attr.Ino) == nil && d.changes.Load() == changes {
 				return r.attr, nil
 			}
 			// Open here: what is pending counts; or changed while the answer was on its way.
-			attr, err := d.Attr(ctx, r.attr.Ino)
+			attr, err := d.askAttr(ctx, how, r.attr.Ino)
 			if !errors.Is(err, blobstore.ErrNotExist) {
 				return attr, err
 			}
@@ -86,6 +95,11 @@ func (d *Drive) createNew(ctx context.Context, parent blobstore.Ino, name string
 		return nil, blobstore.Attr{}, err
 	}
 	node.Mode = node.Mode&^unix.S_IFMT | unix.S_IFREG
+	if f, err := d.makeLater(ctx, blobstore.Ino(ino), parent, name, node); err != nil {
+		return nil, blobstore.Attr{}, err
+	} else if f != nil {
+		return f, f.blob.attributes(), nil
+	}
 	b := d.acquire(blobstore.Ino(ino))
 	r, err := d.make(ctx, ino, parent, name, node)
 	if err != nil {
@@ -121,13 +135,24 @@ func (d *Drive) make(ctx context.Context, ino int64, parent blobstore.Ino, name 
 	if node.Mode&unix.S_IFMT == unix.S_IFLNK {
 		target = []byte(node.Target)
 	}
+	if err := d.settleName(ctx, parent, name); err != nil {
+		return row{}, err
+	}
 	defer d.changes.Add(1)
+	going := d.known.change(knownName{parent, name}, nodeKey(parent), nodeKey(blobstore.Ino(ino)))
 	r, err := d.one(ctx, "make", once, "select "+attrColumns+" from mediafs.make($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
 		d.id, int64(parent), []byte(name), ino, int32(node.Mode), int64(node.UID), int64(node.GID), int64(node.Rdev), target, time.Now().UnixNano())
-	if err == nil {
-		d.known.rememberName(parent, name, r.attr)
+	if err != nil {
+		going.over()
+		return row{}, err
 	}
-	return r, err
+	going.becomes(r.attr)
+	going.leads(knownName{parent, name}, r.attr.Ino)
+	going.over()
+	if r.attr.IsDir() {
+		d.known.madeFolder(r.attr.Ino)
+	}
+	return r, nil
 }
 
 // Link is one round trip.
@@ -140,10 +165,19 @@ func (d *Drive) Link(ctx context.Context, ino, parent blobstore.Ino, name string
 		return blobstore.Attr{}, err
 	}
 	b := d.peek(ino)
+	if err := errors.Join(b.settle(ctx), d.settleName(ctx, parent, name)); err != nil {
+		return blobstore.Attr{}, err
+	}
 	version := b.currentVersion()
+	going := d.known.change(knownName{parent, name}, nodeKey(parent), nodeKey(ino))
 	r, err := d.one(ctx, "link", once, "select "+attrColumns+" from mediafs.link($1, $2, $3, $4, $5, $6, $7) n",
 		d.id, int64(ino), int64(parent), []byte(name), position, blobstore.MaxLinks, time.Now().UnixNano())
 	d.changes.Add(1)
+	if err == nil {
+		going.becomes(r.attr)
+		going.leads(knownName{parent, name}, ino)
+	}
+	going.over()
 	if err != nil {
 		return blobstore.Attr{}, err
 	}
@@ -158,9 +192,18 @@ func (d *Drive) Unlink(ctx context.Context, parent blobstore.Ino, name string) e
 	if err := checkName("unlink", name); err != nil {
 		return err
 	}
-	d.known.forgetName(parent, name)
-	return d.drop(ctx, "unlink", "select "+attrColumns+" from mediafs.unlink($1, $2, $3, $4, $5, $6) n",
+	if err := d.settleName(ctx, parent, name); err != nil {
+		return err
+	}
+	key := knownName{parent, name}
+	going := d.known.change(key, nodeKey(parent), nodeKey(d.known.leadsTo(parent, name)))
+	defer going.over()
+	err := d.drop(ctx, going, "unlink", "select "+attrColumns+" from mediafs.unlink($1, $2, $3, $4, $5, $6) n",
 		d.id, int64(parent), []byte(name), time.Now().UnixNano(), d.mount)
+	if err == nil {
+		going.leads(key, 0)
+	}
+	return err
 }
 
 // Rmdir is one round trip.
@@ -168,12 +211,21 @@ func (d *Drive) Rmdir(ctx context.Context, parent blobstore.Ino, name string) er
 	if err := checkName("rmdir", name); err != nil {
 		return err
 	}
-	d.known.forgetName(parent, name)
-	defer d.changes.Add(1)
-	return d.run(ctx, "rmdir", once, statement{
+	if err := d.settleBelow(ctx, parent, name); err != nil {
+		return err
+	}
+	key := knownName{parent, name}
+	going := d.known.change(key, nodeKey(parent), nodeKey(d.known.leadsTo(parent, name)))
+	err := d.run(ctx, "rmdir", once, statement{
 		sql:  "select mediafs.rmdir($1, $2, $3, $4)",
 		args: []any{d.id, int64(parent), []byte(name), time.Now().UnixNano()},
 	})
+	d.changes.Add(1)
+	if err == nil {
+		going.leads(key, 0)
+	}
+	going.over()
+	return err
 }
 
 // Rename is one round trip.
@@ -185,16 +237,36 @@ func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) error {
 	if err != nil {
 		return err
 	}
-	d.known.forgetName(op.Parent, op.Name)
-	d.known.forgetName(op.NewParent, op.NewName)
-	return d.drop(ctx, "rename", "select "+attrColumns+" from mediafs.rename($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
-		d.id, int64(op.Parent), []byte(op.Name), int64(op.NewParent), []byte(op.NewName), int32(op.Mode), position,
-		time.Now().UnixNano(), d.mount)
+	if err := errors.Join(d.settleName(ctx, op.Parent, op.Name), d.settleBelow(ctx, op.NewParent, op.NewName)); err != nil {
+		return err
+	}
+	from, to := knownName{op.Parent, op.Name}, knownName{op.NewParent, op.NewName}
+	moved, replaced := d.known.leadsTo(op.Parent, op.Name), d.known.leadsTo(op.NewParent, op.NewName)
+	now := time.Now().UnixNano()
+	attr, _, era := d.known.recall(moved)
+	going := d.known.change(from, to, nodeKey(op.Parent), nodeKey(op.NewParent), nodeKey(moved), nodeKey(replaced))
+	err = d.drop(ctx, going, "rename", "select "+attrColumns+" from mediafs.rename($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
+		d.id, int64(op.Parent), []byte(op.Name), int64(op.NewParent), []byte(op.NewName), int32(op.Mode), position, now, d.mount)
+	all := moved != 0 && moved != replaced && op.Mode != blobstore.RenameExchange
+	if err == nil && all {
+		going.leads(from, 0)
+		going.leads(to, moved)
+		if era != 0 {
+			attr.CtimeNs = now
+			going.becomes(attr)
+		}
+		d.peek(moved).moved(now)
+	}
+	going.over()
+	if !all { // what has changed is not all known
+		d.known.newEra()
+	}
+	return err
 }
 
 // drop runs an operation that may take the last name of a file, which its rows then give. Its last argument, added here, is what
 // is open.
-func (d *Drive) drop(ctx context.Context, op, sql string, args ...any) error {
+func (d *Drive) drop(ctx context.Context, going *change, op, sql string, args ...any) error {
 	d.dropping.RLock()
 	defer d.dropping.RUnlock()
 	err := d.run(ctx, op, once, statement{sql: sql, args: append(args, d.open()), each: func(rows pgx.Rows) error {
@@ -202,6 +274,7 @@ func (d *Drive) drop(ctx context.Context, op, sql string, args ...any) error {
 		if err := r.scan(rows); err != nil {
 			return err
 		}
+		going.becomes(r.attr)
 		if b := d.peek(r.attr.Ino); b != nil {
 			b.renamed(r)
 			d.forget(b)

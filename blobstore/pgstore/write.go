@@ -241,6 +241,7 @@ type what int
 const (
 	wholeBatches what = iota // complete pieces, as long as there is a batch of them
 	everything
+	justMade // a file that is known here alone, without its bytes
 )
 
 // storeInBackground sees to it that a store runs. Errors are kept: the next Flush tries again and gives them.
@@ -291,7 +292,13 @@ func (b *blob) store(ctx context.Context, w what) error {
 		if err != nil && isFinal(err) {
 			b.drive.waiters.failAll(err)
 		}
-		if errors.Is(err, blobstore.ErrStale) {
+		switch {
+		case err == nil && t.making != nil:
+			b.unmake()
+		case t.making != nil && (errors.Is(err, blobstore.ErrExist) || errors.Is(err, blobstore.ErrNotExist)):
+			err = b.lose(ctx, errNameTaken)
+			b.unmake()
+		case errors.Is(err, blobstore.ErrStale):
 			err = b.reload(ctx)
 		}
 		if err != nil {
@@ -311,6 +318,9 @@ type transfer struct {
 	known   int64  // the size in the database, as known here: pieces marked wholeTail reach as far
 	mtimeNs *int64 // nil: stays
 	ctimeNs int64
+
+	making *making        // not nil: the file is made first,
+	made   blobstore.Attr // as this
 }
 
 const (
@@ -321,14 +331,18 @@ const (
 // takeOff makes the next batch the flight. With mu, and with no flight under way.
 func (b *blob) takeOff(w what) (transfer, bool) {
 	chunk := b.drive.chunk
-	if b.lost != nil || w == wholeBatches && int64(b.complete)*chunk < batchBytes || len(b.dirty) == 0 && !b.mtimePending {
+	if b.lost != nil || w == wholeBatches && int64(b.complete)*chunk < batchBytes || w == justMade && b.making == nil ||
+		len(b.dirty) == 0 && !b.mtimePending && b.making == nil {
 		return transfer{}, false
 	}
-	t := transfer{ino: b.ino, number: b.number, known: b.stored, ctimeNs: b.attr.CtimeNs}
+	t := transfer{ino: b.ino, number: b.number, known: b.stored, ctimeNs: b.attr.CtimeNs, making: b.making, made: b.attr}
 	b.flight = make(map[int32]*piece)
 	b.landed = make(chan struct{})
 	for _, idx := range slices.Sorted(maps.Keys(b.dirty)) {
 		p := b.dirty[idx]
+		if w == justMade {
+			break
+		}
 		if w == wholeBatches && !p.complete() {
 			continue
 		}
@@ -368,9 +382,18 @@ func (b *blob) place(idx int32, p *piece, e extent) int32 {
 // put is one transaction: pieces, size and times.
 func (d *Drive) put(ctx context.Context, t transfer) (row, error) {
 	defer d.changes.Add(1)
-	return d.one(ctx, "store", durably,
-		"select "+attrColumns+" from mediafs.put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
-		d.id, int64(t.ino), t.number, t.idx, t.off, t.data, t.size, t.known, t.mtimeNs, t.ctimeNs)
+	going := d.known.change(nodeKey(t.ino))
+	var r row
+	var err error
+	if t.making != nil {
+		r, err = d.putNew(ctx, t)
+	} else {
+		r, err = d.one(ctx, "store", durably,
+			"select "+attrColumns+" from mediafs.put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
+			d.id, int64(t.ino), t.number, t.idx, t.off, t.data, t.size, t.known, t.mtimeNs, t.ctimeNs)
+	}
+	going.overFor(r, err)
+	return r, err
 }
 
 // touchDown ends a flight: what was stored is let go, what was not is dirty again, below what was written since.
@@ -417,18 +440,25 @@ func (b *blob) touchDown(t transfer, r row, err error) {
 // is pending is lost with it: ErrStale, for whoever has it open.
 func (b *blob) reload(ctx context.Context) error {
 	r, err := b.drive.one(ctx, "store", reading, selectNode, b.drive.id, int64(b.ino))
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	if errors.Is(err, blobstore.ErrNotExist) {
-		b.discard(0)
-		b.mtimePending = false
-		b.attr.Nlink = 0
-		b.lost = translate(ctx, "store", blobstore.ErrStale)
-		b.failing = b.lost
-		return b.lost
+		return b.lose(ctx, blobstore.ErrStale)
 	} else if err != nil {
 		return err
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.learn(r)
 	return nil
+}
+
+// lose drops what is pending of a file that can't be stored any more, and returns why.
+func (b *blob) lose(ctx context.Context, why error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.discard(0)
+	b.mtimePending = false
+	b.attr.Nlink = 0
+	b.lost = translate(ctx, "store", why)
+	b.failing = b.lost
+	return b.lost
 }

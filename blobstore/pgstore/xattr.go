@@ -16,6 +16,9 @@ func (d *Drive) GetXattr(ctx context.Context, ino blobstore.Ino, name string) ([
 	if strings.HasPrefix(name, blobstore.XattrFacts) {
 		return d.fact(ctx, ino, name)
 	}
+	if d.peek(ino).isMaking() {
+		return nil, translate(ctx, "get xattr", blobstore.ErrNoXattr)
+	}
 	var value []byte
 	var found bool
 	err := d.run(ctx, "get xattr", reading, statement{
@@ -37,6 +40,9 @@ func (d *Drive) GetXattr(ctx context.Context, ino blobstore.Ino, name string) ([
 
 // fact reads what blobstore.XattrFacts promises.
 func (d *Drive) fact(ctx context.Context, ino blobstore.Ino, name string) ([]byte, error) {
+	if err := d.peek(ino).settle(ctx); err != nil {
+		return nil, err
+	}
 	var found, regular bool
 	var count, atNs int64
 	err := d.run(ctx, "get xattr", reading, statement{
@@ -76,6 +82,10 @@ func (d *Drive) SetXattr(ctx context.Context, ino blobstore.Ino, name string, va
 	if mode == blobstore.XattrSet {
 		c = repeating
 	}
+	if err := d.peek(ino).settle(ctx); err != nil {
+		return err
+	}
+	defer d.known.change(nodeKey(ino)).over()
 	defer d.changes.Add(1)
 	return d.run(ctx, "set xattr", c, statement{
 		sql:  "select mediafs.set_xattr($1, $2, $3, $4, $5, $6, $7)",
@@ -85,6 +95,9 @@ func (d *Drive) SetXattr(ctx context.Context, ino blobstore.Ino, name string, va
 
 // ListXattr is one round trip.
 func (d *Drive) ListXattr(ctx context.Context, ino blobstore.Ino) ([]string, error) {
+	if d.peek(ino).isMaking() {
+		return nil, nil
+	}
 	var names []string
 	var found bool
 	err := d.run(ctx, "list xattrs", reading, statement{
@@ -115,6 +128,10 @@ func (d *Drive) RemoveXattr(ctx context.Context, ino blobstore.Ino, name string)
 	if strings.HasPrefix(name, blobstore.XattrFacts) {
 		return translate(ctx, "remove xattr", blobstore.ErrPermission)
 	}
+	if err := d.peek(ino).settle(ctx); err != nil {
+		return err
+	}
+	defer d.known.change(nodeKey(ino)).over()
 	defer d.changes.Add(1)
 	return d.run(ctx, "remove xattr", once, statement{
 		sql:  "select mediafs.remove_xattr($1, $2, $3, $4, $5)",

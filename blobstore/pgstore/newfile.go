@@ -1,0 +1,220 @@
+package pgstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mediafs/blobstore"
+)
+
+// A new file is made in the database together with its first bytes, when it is closed: one round trip instead of two. Until then it is here
+// alone, so that is done only while this mount is the sole one of its drive and it is known that the name is free, and not for long: what
+// is not closed is made in the background. Everything that needs the file, or its name, in the database has it made first.
+
+// makeWithin is how long a new file may be known here alone.
+const makeWithin = 200 * time.Millisecond
+
+// making is what is to be made of a blob.
+type making struct {
+	parent blobstore.Ino
+	name   string
+	over   chan struct{} // closed when it has been made, or can't be
+}
+
+// makings are the files that are known here alone.
+type makings struct {
+	mu    sync.Mutex // guards the rest; nothing else is taken under it
+	files map[blobstore.Ino]map[string]*blob
+}
+
+// errNameTaken is what becomes of a new file whose name, or folder, another mount has used before it was made.
+var errNameTaken = fmt.Errorf("the name was taken, or its folder removed, before the file was stored: %w", blobstore.ErrStale)
+
+func (m *makings) add(b *blob, to *making) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.files == nil {
+		m.files = make(map[blobstore.Ino]map[string]*blob)
+	}
+	if m.files[to.parent] == nil {
+		m.files[to.parent] = make(map[string]*blob)
+	}
+	m.files[to.parent][to.name] = b
+}
+
+func (m *makings) remove(to *making) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.files[to.parent], to.name)
+	if len(m.files[to.parent]) == 0 {
+		delete(m.files, to.parent)
+	}
+}
+
+// find returns the file that is to have a name, or nil.
+func (m *makings) find(parent blobstore.Ino, name string) *blob {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.files[parent][name]
+}
+
+// in are the files of a folder; of all folders for 0.
+func (m *makings) in(folder blobstore.Ino) []*blob {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var all []*blob
+	for parent, files := range m.files {
+		if folder == 0 || parent == folder {
+			for _, b := range files {
+				all = append(all, b)
+			}
+		}
+	}
+	return all
+}
+
+// makeLater makes a file that is known here alone so far, if that may be; if not, it gives nil.
+func (d *Drive) makeLater(ctx context.Context, ino, parent blobstore.Ino, name string, node blobstore.NewNode) (*File, error) {
+	_, isKnown, era := d.known.find(parent, name)
+	if isKnown || !d.isSole(era) {
+		return nil, nil
+	}
+	folder, _, current := d.known.recall(parent)
+	if current != era {
+		var err error
+		if folder, err = d.Attr(ctx, parent); err != nil {
+			return nil, err
+		}
+	}
+	if !folder.IsDir() {
+		return nil, nil
+	}
+	if folder.Mode&unix.S_ISGID != 0 { // the group is inherited (inode_init_owner)
+		node.GID = folder.GID
+	}
+	now := time.Now().UnixNano()
+	attr := blobstore.Attr{
+		Ino: ino, Mode: node.Mode, Nlink: 1, UID: node.UID, GID: node.GID, AtimeNs: now, MtimeNs: now, CtimeNs: now,
+	}
+	b := d.acquire(ino)
+	to := &making{parent: parent, name: name, over: make(chan struct{})}
+	f := b.created(row{attr: attr, blob: int64(ino)})
+	b.mu.Lock()
+	b.making = to
+	b.since = time.Now()
+	b.mu.Unlock()
+	d.making.add(b, to)
+	if !d.known.claim(parent, name, attr, era) || !d.isSole(era) {
+		b.unmake()
+		d.release(b)
+		return nil, nil
+	}
+	d.changes.Add(1)
+	d.tasks.Go(func() {
+		select {
+		case <-to.over:
+		case <-d.life.Done():
+		case <-time.After(makeWithin):
+			d.attempt("make a new file", func(ctx context.Context) error { return b.store(ctx, justMade) })
+			d.forget(b)
+		}
+	})
+	return f, nil
+}
+
+// unmake ends the making: the file has been made, or can't be.
+func (b *blob) unmake() {
+	b.mu.Lock()
+	to := b.making
+	b.making = nil
+	b.mu.Unlock()
+	if to != nil {
+		b.drive.making.remove(to)
+		close(to.over)
+	}
+}
+
+// isMaking says whether the file is known here alone. b may be nil.
+func (b *blob) isMaking() bool {
+	if b == nil {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.making != nil
+}
+
+// change changes what a file that is yet to be made will be. With mu.
+func (b *blob) change(c blobstore.AttrChange) {
+	a := &b.attr
+	if c.Set.Has(blobstore.SetMode) {
+		a.Mode = a.Mode&unix.S_IFMT | c.Mode&0o7777
+	}
+	if c.Set.Has(blobstore.SetUID) {
+		a.UID = c.UID
+	}
+	if c.Set.Has(blobstore.SetGID) {
+		a.GID = c.GID
+	}
+	if c.Set.Has(blobstore.SetAtime) {
+		a.AtimeNs = c.AtimeNs
+		b.drive.atimes.set(b.ino)
+	}
+	if c.Set.Has(blobstore.SetMtime) {
+		a.MtimeNs = c.MtimeNs
+		b.mtimePending = false
+	}
+	if c.Set.Has(blobstore.SetKillPriv) {
+		a.Mode = blobstore.DropPriv(a.Mode)
+	}
+	a.CtimeNs = time.Now().UnixNano()
+	b.version++
+}
+
+// settle returns when the database has a file. b may be nil.
+func (b *blob) settle(ctx context.Context) error {
+	if !b.isMaking() {
+		return nil
+	}
+	return b.store(ctx, justMade)
+}
+
+// settleName returns when the database has the file of a name, if that is new.
+func (d *Drive) settleName(ctx context.Context, parent blobstore.Ino, name string) error {
+	return d.making.find(parent, name).settle(ctx)
+}
+
+// settleIn returns when the database has the new files of a folder; of all folders for 0.
+func (d *Drive) settleIn(ctx context.Context, folder blobstore.Ino) error {
+	var errs []error
+	for _, b := range d.making.in(folder) {
+		errs = append(errs, b.settle(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// settleBelow is settleName, and settleIn for the folder that the name may lead to: it is about to go if it is empty.
+func (d *Drive) settleBelow(ctx context.Context, parent blobstore.Ino, name string) error {
+	if err := d.settleName(ctx, parent, name); err != nil {
+		return err
+	}
+	return d.settleIn(ctx, d.known.leadsTo(parent, name))
+}
+
+// putNew is put for a file that is yet to be made.
+func (d *Drive) putNew(ctx context.Context, t transfer) (row, error) {
+	a := t.made
+	r, err := d.one(ctx, "make", durably,
+		"select "+attrColumns+" from mediafs.make_put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) n",
+		d.id, int64(t.making.parent), []byte(t.making.name), int64(t.ino), int32(a.Mode), int64(a.UID), int64(a.GID),
+		a.AtimeNs, a.MtimeNs, a.CtimeNs, t.idx, t.off, t.data, t.size)
+	if err == nil {
+		d.known.touched(t.making.parent, a.CtimeNs)
+	}
+	return r, err
+}
