@@ -51,7 +51,7 @@ func (d *Drive) Attr(ctx context.Context, ino blobstore.Ino) (blobstore.Attr, er
 		return b.attributes(), nil
 	}
 	last, isKnown, era := d.known.recall(ino)
-	if isKnown && d.isSole(era) {
+	if isKnown && d.isSole(ctx, era) {
 		return d.nowOver(last), nil
 	}
 	if err := d.settleIn(ctx, ino); err != nil {

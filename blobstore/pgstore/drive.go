@@ -38,7 +38,7 @@ type Drive struct {
 	usage   usage
 	waiters waiters
 	known   known
-	sole    sole
+	sole    *sole
 	making  makings
 	epochs  *epochs
 	atimes  atimes
@@ -79,7 +79,7 @@ func (s *Store) attach(ctx context.Context, session auth.Session, name blobstore
 		epochs:  newEpochs(),
 		settle:  make(chan struct{}, 1),
 		known:   known{era: 1},
-		sole:    sole{ask: make(chan struct{}, 1)},
+		sole:    newSole(),
 	}
 	d.locks.table.Claim = d.claim
 	d.session.Store(&session)

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"mediafs/auth"
+	"mediafs/blobstore"
 )
 
 // Session is one that opens the drive again.
@@ -56,3 +57,33 @@ func RepairWaits(t testing.TB, d time.Duration) {
 
 // Beat says that the drive is alive now.
 func (d *Drive) Beat(ctx context.Context) error { return d.beat(ctx) }
+
+// IsMaking says whether the database does not have a file yet.
+func IsMaking(f blobstore.File) bool { return f.(*File).blob.isMaking() }
+
+// MakeNow has the database make a file that it does not have yet, of which nothing is taken note of here.
+func (d *Drive) MakeNow(ctx context.Context, f blobstore.File) error {
+	b := f.(*File).blob
+	b.mu.Lock()
+	t := transfer{ino: b.ino, number: b.number, making: b.making, made: b.attr}
+	b.mu.Unlock()
+	_, err := d.putNew(ctx, t)
+	return err
+}
+
+// ForgetOthers has the drive not know whether it is alone, as after a time without use.
+func (d *Drive) ForgetOthers() { d.sole.answer.Store(nil) }
+
+// AskAgain asks whether it is alone.
+func (d *Drive) AskAgain() {
+	if d.sole.asking.Acquire(d.life, 1) == nil {
+		defer d.sole.asking.Release(1)
+		d.askSole(d.life)
+	}
+}
+
+// IsSole says whether the drive is known to be alone.
+func (d *Drive) IsSole(ctx context.Context) bool { return d.isSole(ctx, d.known.currentEra()) }
+
+// Silence has the last beat be so long ago.
+func (d *Drive) Silence(ago time.Duration) { d.locks.heard.Store(sinceBoot() - int64(ago)) }

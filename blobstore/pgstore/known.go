@@ -83,6 +83,7 @@ type change struct {
 	known *known
 	keys  []knownName
 	mark  mark
+	was   map[blobstore.Ino]blobstore.Attr // what of its nodes was current
 
 	// What it has come to, as far as that is known.
 	nodes []blobstore.Attr
@@ -93,8 +94,26 @@ type change struct {
 func (k *known) change(keys ...knownName) *change {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	c := &change{known: k, keys: keys}
+	for _, key := range keys {
+		if n, ok := k.nodes[key.parent]; ok && key.name == "" && n.era == k.era {
+			if c.was == nil {
+				c.was = make(map[blobstore.Ino]blobstore.Attr, 4)
+			}
+			c.was[key.parent] = n.attr
+		}
+	}
 	k.spoil(keys)
-	return &change{known: k, keys: keys, mark: mark{k.era, k.turns}}
+	c.mark = mark{k.era, k.turns}
+	return c
+}
+
+// touches notes that names have changed in a folder, which gives it these times, and so many more folders in it.
+func (c *change) touches(folder blobstore.Ino, ns int64, folders int) {
+	if attr, ok := c.was[folder]; ok {
+		attr.MtimeNs, attr.CtimeNs, attr.Nlink = ns, ns, uint32(int(attr.Nlink)+folders)
+		c.becomes(attr)
+	}
 }
 
 // becomes notes what a node is after the change.

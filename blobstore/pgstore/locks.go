@@ -19,8 +19,10 @@ type locks struct {
 	table locktable.Table
 	seq   atomic.Int64 // counts claims
 
-	heard  atomic.Int64  // when what the database last answered to a beat was sent, as time.Since(started) in nanoseconds
+	heard  atomic.Int64  // sinceBoot: when what the database last answered to a beat was sent
 	losses atomic.Uint64 // Drive.losses then
+
+	calling atomic.Bool // a change beats first, see breakSilence
 }
 
 const (
@@ -31,9 +33,6 @@ const (
 	// closes a file meanwhile waits for that.
 	claimLimit = 10 * time.Second
 )
-
-// started is what heard counts from: a clock that no one sets.
-var started = time.Now()
 
 // errLockLost is what becomes of files on which locks were held that another mount has now.
 var errLockLost = fmt.Errorf("a lock on the file was lost while the database could not be reached, and another mount has it: %w", blobstore.ErrUnavailable)
@@ -178,7 +177,7 @@ func (d *Drive) settleLocks(ctx context.Context) error {
 // beat says that this mount is alive, which files it has open and on which it holds locks. If it was silent for so long that others could
 // take it for dead, or the server has started anew, it claims its locks again first; those that another mount has now are lost.
 func (d *Drive) beat(ctx context.Context) error {
-	sent, losses := time.Since(started), d.losses.Load()
+	sent, losses := sinceBoot(), d.losses.Load()
 	alive, err := d.hold(ctx, losses != d.locks.losses.Load() && len(d.locks.table.Nodes()) > 0, false)
 	if err == nil && !alive {
 		if err = d.locks.table.Settle(ctx, true, d.loseLocks); err == nil {
@@ -186,7 +185,7 @@ func (d *Drive) beat(ctx context.Context) error {
 		}
 	}
 	if err == nil {
-		d.locks.heard.Store(int64(sent))
+		d.locks.heard.Store(sent)
 		d.locks.losses.Store(losses)
 	}
 	return err
@@ -203,15 +202,25 @@ func (d *Drive) hold(ctx context.Context, silent, again bool) (alive bool, err e
 		inos[i] = int64(ino)
 	}
 	how := repeating
-	if d.locks.heard.Load() == 0 {
-		how = durably // who is not alone must not be overlooked after a crash of the server
-	}
+	how.durable = d.locks.heard.Load() == 0 // others must not be alone again after a crash of the server
 	err = d.run(ctx, "beat", how, statement{
 		sql:  "select mediafs.hold($1, $2, $3, $4, $5, $6, $7)",
 		args: []any{d.id, d.mount, d.store.host, d.open(), inos, seq, again},
 		each: func(r pgx.Rows) error { return r.Scan(&alive) },
 	})
 	return alive, err
+}
+
+// isSilent says whether the last beat was so long ago that others may soon take this mount for dead.
+func (d *Drive) isSilent() bool { return sinceBoot()-d.locks.heard.Load() > int64(sureFor) }
+
+// breakSilence beats before a change if the last beat was too long ago: another mount may have begun to think that it is alone (sole.go).
+func (d *Drive) breakSilence(ctx context.Context) error {
+	if d.guest || d.locks.heard.Load() == 0 || !d.isSilent() || !d.locks.calling.CompareAndSwap(false, true) {
+		return nil
+	}
+	defer d.locks.calling.Store(false)
+	return d.beat(ctx)
 }
 
 // sure returns when what is held of a node is held for certain; it beats if the last beat was too long ago, or the server may have lost
@@ -221,7 +230,7 @@ func (d *Drive) sure(ctx context.Context, b *blob) error {
 		return translate(ctx, "use a locked file", err)
 	}
 	if !d.locks.table.Holds(b.ino) ||
-		time.Since(started)-time.Duration(d.locks.heard.Load()) < sureFor && d.locks.losses.Load() == d.losses.Load() {
+		!d.isSilent() && d.locks.losses.Load() == d.losses.Load() {
 		return nil
 	}
 	if err := d.beat(ctx); err != nil {

@@ -24,7 +24,7 @@ func (d *Drive) Lookup(ctx context.Context, parent blobstore.Ino, name string) (
 		return b.attributes(), nil
 	}
 	last, isKnown, era := d.known.find(parent, name)
-	if d.isSole(era) {
+	if d.isSole(ctx, era) {
 		if !isKnown {
 			return blobstore.Attr{}, translate(ctx, "lookup", blobstore.ErrNotExist)
 		}
@@ -140,14 +140,20 @@ func (d *Drive) make(ctx context.Context, ino int64, parent blobstore.Ino, name 
 	}
 	defer d.changes.Add(1)
 	going := d.known.change(knownName{parent, name}, nodeKey(parent), nodeKey(blobstore.Ino(ino)))
+	now := time.Now().UnixNano()
 	r, err := d.one(ctx, "make", once, "select "+attrColumns+" from mediafs.make($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
-		d.id, int64(parent), []byte(name), ino, int32(node.Mode), int64(node.UID), int64(node.GID), int64(node.Rdev), target, time.Now().UnixNano())
+		d.id, int64(parent), []byte(name), ino, int32(node.Mode), int64(node.UID), int64(node.GID), int64(node.Rdev), target, now)
 	if err != nil {
 		going.over()
 		return row{}, err
 	}
+	folders := 0
+	if r.attr.IsDir() {
+		folders = 1
+	}
 	going.becomes(r.attr)
 	going.leads(knownName{parent, name}, r.attr.Ino)
+	going.touches(parent, now, folders)
 	going.over()
 	if r.attr.IsDir() {
 		d.known.madeFolder(r.attr.Ino)
@@ -170,12 +176,14 @@ func (d *Drive) Link(ctx context.Context, ino, parent blobstore.Ino, name string
 	}
 	version := b.currentVersion()
 	going := d.known.change(knownName{parent, name}, nodeKey(parent), nodeKey(ino))
+	now := time.Now().UnixNano()
 	r, err := d.one(ctx, "link", once, "select "+attrColumns+" from mediafs.link($1, $2, $3, $4, $5, $6, $7) n",
-		d.id, int64(ino), int64(parent), []byte(name), position, blobstore.MaxLinks, time.Now().UnixNano())
+		d.id, int64(ino), int64(parent), []byte(name), position, blobstore.MaxLinks, now)
 	d.changes.Add(1)
 	if err == nil {
 		going.becomes(r.attr)
 		going.leads(knownName{parent, name}, ino)
+		going.touches(parent, now, 0)
 	}
 	going.over()
 	if err != nil {
@@ -198,10 +206,12 @@ func (d *Drive) Unlink(ctx context.Context, parent blobstore.Ino, name string) e
 	key := knownName{parent, name}
 	going := d.known.change(key, nodeKey(parent), nodeKey(d.known.leadsTo(parent, name)))
 	defer going.over()
+	now := time.Now().UnixNano()
 	err := d.drop(ctx, going, "unlink", "select "+attrColumns+" from mediafs.unlink($1, $2, $3, $4, $5, $6) n",
-		d.id, int64(parent), []byte(name), time.Now().UnixNano(), d.mount)
+		d.id, int64(parent), []byte(name), now, d.mount)
 	if err == nil {
 		going.leads(key, 0)
+		going.touches(parent, now, 0)
 	}
 	return err
 }
@@ -216,13 +226,15 @@ func (d *Drive) Rmdir(ctx context.Context, parent blobstore.Ino, name string) er
 	}
 	key := knownName{parent, name}
 	going := d.known.change(key, nodeKey(parent), nodeKey(d.known.leadsTo(parent, name)))
+	now := time.Now().UnixNano()
 	err := d.run(ctx, "rmdir", once, statement{
 		sql:  "select mediafs.rmdir($1, $2, $3, $4)",
-		args: []any{d.id, int64(parent), []byte(name), time.Now().UnixNano()},
+		args: []any{d.id, int64(parent), []byte(name), now},
 	})
 	d.changes.Add(1)
 	if err == nil {
 		going.leads(key, 0)
+		going.touches(parent, now, -1)
 	}
 	going.over()
 	return err
@@ -243,7 +255,6 @@ func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) error {
 	from, to := knownName{op.Parent, op.Name}, knownName{op.NewParent, op.NewName}
 	moved, replaced := d.known.leadsTo(op.Parent, op.Name), d.known.leadsTo(op.NewParent, op.NewName)
 	now := time.Now().UnixNano()
-	attr, _, era := d.known.recall(moved)
 	going := d.known.change(from, to, nodeKey(op.Parent), nodeKey(op.NewParent), nodeKey(moved), nodeKey(replaced))
 	err = d.drop(ctx, going, "rename", "select "+attrColumns+" from mediafs.rename($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
 		d.id, int64(op.Parent), []byte(op.Name), int64(op.NewParent), []byte(op.NewName), int32(op.Mode), position, now, d.mount)
@@ -251,9 +262,13 @@ func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) error {
 	if err == nil && all {
 		going.leads(from, 0)
 		going.leads(to, moved)
-		if era != 0 {
+		if attr, ok := going.was[moved]; ok {
 			attr.CtimeNs = now
 			going.becomes(attr)
+			if !attr.IsDir() && replaced == 0 { // of a folder that moves, two folders have other counts
+				going.touches(op.Parent, now, 0)
+				going.touches(op.NewParent, now, 0)
+			}
 		}
 		d.peek(moved).moved(now)
 	}

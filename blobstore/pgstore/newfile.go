@@ -81,7 +81,7 @@ func (m *makings) in(folder blobstore.Ino) []*blob {
 // makeLater makes a file that is known here alone so far, if that may be; if not, it gives nil.
 func (d *Drive) makeLater(ctx context.Context, ino, parent blobstore.Ino, name string, node blobstore.NewNode) (*File, error) {
 	_, isKnown, era := d.known.find(parent, name)
-	if isKnown || !d.isSole(era) {
+	if isKnown || !d.isSole(ctx, era) {
 		return nil, nil
 	}
 	folder, _, current := d.known.recall(parent)
@@ -109,7 +109,7 @@ func (d *Drive) makeLater(ctx context.Context, ino, parent blobstore.Ino, name s
 	b.since = time.Now()
 	b.mu.Unlock()
 	d.making.add(b, to)
-	if !d.known.claim(parent, name, attr, era) || !d.isSole(era) {
+	if !d.known.claim(parent, name, attr, era) || !d.isSole(ctx, era) {
 		b.unmake()
 		d.release(b)
 		return nil, nil

@@ -82,7 +82,7 @@ func repairDrive(ctx context.Context, tx pgx.Tx, name string) error {
 		return err
 	}
 	for _, step := range []func(context.Context) error{
-		r.lock, r.settleNumbers, r.settleNodes, r.settleBlobs, r.rescueChunks, r.rescueBlobs, r.rescueNames, r.settleParents, r.rescueNodes, r.breakRings, r.touch, r.count,
+		r.lock, r.settleNumbers, r.settleNodes, r.settleBlobs, r.rescueChunks, r.rescueBlobs, r.rescueNames, r.settleParents, r.rescueNodes, r.breakRings, r.touch, r.count, r.appear,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -399,4 +399,9 @@ func (r *repairer) count(ctx context.Context) error {
 			from (select sum(allocated) as bytes, count(*) filter (where ino <> 1) as nodes from mediafs.nodes where drive_id = $1) n,
 				(select sum(bytes) as bytes, sum(nodes) as nodes from mediafs.usage where drive_id = $1) s
 			where u.drive_id = $1 and u.slot = 0`)
+}
+
+// appear has mounts of the drive know that another has changed it (sole.go).
+func (r *repairer) appear(ctx context.Context) error {
+	return r.do(ctx, "insert into mediafs.mounts (drive_id, mount_id, host) values ($1, gen_random_uuid(), 'mediafs check')")
 }

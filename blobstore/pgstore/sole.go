@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,9 +26,15 @@ const (
 
 // sole is what the mount knows of being alone.
 type sole struct {
+	asking *semaphore.Weighted        // held while the database is asked
 	answer atomic.Pointer[soleAnswer] // the last; nil: it is not known to be alone
+	not    atomic.Int64               // sinceBoot: until then it is not asked again, as it is not alone, or nobody answers
 	used   atomic.Int64               // sinceBoot: when somebody last wanted to know
-	ask    chan struct{}              // says that somebody wants to know
+	begun  chan struct{}              // says that it is to be asked from time to time
+}
+
+func newSole() *sole {
+	return &sole{asking: semaphore.NewWeighted(1), begun: make(chan struct{}, 1)}
 }
 
 // A soleAnswer is that the mount is alone.
@@ -46,54 +53,69 @@ func sinceBoot() int64 {
 }
 
 // isSole says whether no other mount has used the drive since an era of what is known began. Asked after looking at what is known, it says
-// whether that is so still. There is no era 0.
-func (d *Drive) isSole(era uint64) bool {
-	if d.guest || era == 0 {
-		return false
-	}
+// whether that is so still. If that has not been asked for a while it is a round trip, which begins a new era. There is no era 0.
+func (d *Drive) isSole(ctx context.Context, era uint64) bool {
+	s := d.sole
 	now := sinceBoot()
-	d.sole.used.Store(now)
-	if a := d.sole.answer.Load(); a != nil && now < a.until {
+	s.used.Store(now)
+	if a := s.answer.Load(); a != nil && now < a.until {
 		return a.era == era
 	}
-	select {
-	case d.sole.ask <- struct{}{}:
-	default: // it is being asked
+	if d.guest || now < s.not.Load() || d.known.away.Load() || s.asking.Acquire(ctx, 1) != nil {
+		return false
+	}
+	defer s.asking.Release(1)
+	if a := s.answer.Load(); a == nil || sinceBoot() >= a.until { // nobody else has asked meanwhile
+		d.askSole(ctx)
+		select {
+		case s.begun <- struct{}{}:
+		default:
+		}
 	}
 	return false
 }
 
-// watchSole asks whether the mount is alone, as long as somebody wants to know.
+// askSole asks once. With asking.
+func (d *Drive) askSole(ctx context.Context) {
+	s := d.sole
+	sent := sinceBoot()
+	ctx, cancel := context.WithTimeout(ctx, soleFor)
+	defer cancel()
+	others, err := d.others(ctx)
+	if err != nil || others {
+		s.not.Store(sinceBoot() + int64(notSoleFor))
+		if err == nil {
+			s.answer.Store(nil)
+		}
+		return
+	}
+	next := &soleAnswer{until: sent + int64(soleFor)}
+	if last := s.answer.Load(); last != nil && sent < last.until {
+		next.era = d.known.currentEra()
+	} else { // it was not known for a while: others may have come and gone
+		next.era = d.known.newEra()
+	}
+	s.answer.Store(next)
+}
+
+// watchSole goes on asking, as long as somebody wants to know, so that nobody has to wait for it.
 func (d *Drive) watchSole() {
+	s := d.sole
 	for {
 		select {
 		case <-d.life.Done():
 			return
-		case <-d.sole.ask:
+		case <-s.begun:
 		}
-		for wait := soleEvery; sinceBoot()-d.sole.used.Load() < int64(soleUsed); {
-			sent := sinceBoot()
-			ctx, cancel := context.WithTimeout(d.life, soleFor)
-			others, err := d.others(ctx)
-			cancel()
-			switch {
-			case err == nil && !others:
-				next := &soleAnswer{until: sent + int64(soleFor)}
-				if last := d.sole.answer.Load(); last != nil && sent < last.until {
-					next.era = d.known.currentEra()
-				} else { // it was not known for a while: others may have come and gone
-					next.era = d.known.newEra()
-				}
-				d.sole.answer.Store(next)
-				wait = soleEvery
-			case err == nil:
-				d.sole.answer.Store(nil)
-				wait = notSoleFor
-			}
+		for sinceBoot()-s.used.Load() < int64(soleUsed) && s.not.Load() < sinceBoot() {
 			select {
 			case <-d.life.Done():
 				return
-			case <-time.After(wait):
+			case <-time.After(soleEvery):
+			}
+			if s.asking.Acquire(d.life, 1) == nil {
+				d.askSole(d.life)
+				s.asking.Release(1)
 			}
 		}
 	}

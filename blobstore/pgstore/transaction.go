@@ -93,6 +93,9 @@ func (d *Drive) try(ctx context.Context, c commit, statements []statement) error
 	if !c.change {
 		return d.transact(ctx, c.durable, begin, nil, statements...)
 	}
+	if err := d.breakSilence(ctx); err != nil {
+		return notSent{err}
+	}
 	epoch, err := d.epoch(ctx)
 	if err != nil {
 		return notSent{err}

@@ -1,0 +1,225 @@
+package pgstore_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mediafs/blobstore"
+)
+
+func TestANewFileIsMadeWithItsContentWhenItIsClosed(t *testing.T) {
+	w := newWatched(t)
+	folder := w.folder("album")
+	file, ino := w.unseen(folder, "photo", "pixels")
+	if w.named("photo") {
+		t.Error("it is in the database before")
+	}
+	w.ok(file.Flush(t.Context()))
+	var size, mode, content int64
+	w.ok(w.admin.QueryRow(t.Context(), `select n.size, n.mode, octet_length(c.data) from mediafs.entries e
+		join mediafs.nodes n using (drive_id, ino) join mediafs.chunks c using (drive_id, blob) where e.name = 'photo' and n.ino = $1`,
+		int64(ino)).Scan(&size, &mode, &content))
+	if size != 6 || content != 6 || mode != unix.S_IFREG|0o600 {
+		t.Errorf("got size %d, mode %o, content of %d", size, mode, content)
+	}
+	w.ok(file.Close())
+}
+
+func TestANewFileThatStaysOpenIsMadeSoon(t *testing.T) {
+	w := newWatched(t)
+	file, _ := w.unseen(w.folder("album"), "photo", "pixels")
+	for deadline := time.Now().Add(time.Minute); !w.named("photo"); {
+		if time.Now().After(deadline) {
+			t.Fatal("it is not")
+		}
+	}
+	w.ok(file.Close())
+}
+
+func TestWhatIsSetBeforeANewFileIsClosedStays(t *testing.T) {
+	w := newWatched(t)
+	folder := w.folder("album")
+	w.ok(second(w.drive.SetAttr(t.Context(), folder, blobstore.AttrChange{Set: blobstore.SetMode | blobstore.SetGID, Mode: 0o2770, GID: 77})))
+	file, ino := w.unseen(folder, "photo", "pixels")
+	want := blobstore.AttrChange{
+		Set:  blobstore.SetMode | blobstore.SetUID | blobstore.SetAtime | blobstore.SetMtime,
+		Mode: 0o640, UID: 1000, AtimeNs: 11, MtimeNs: 22,
+	}
+	w.ok(second(w.drive.SetAttr(t.Context(), ino, want)))
+	if w.named("photo") {
+		t.Error("it was made for that")
+	}
+	w.ok(file.Flush(t.Context()), file.Close())
+	w.drive.ForgetOthers() // and all that is known
+	got, err := w.drive.Attr(t.Context(), ino)
+	if err != nil || got.Mode != unix.S_IFREG|0o640 || got.UID != 1000 || got.GID != 77 || got.AtimeNs != 11 || got.MtimeNs != 22 || got.Size != 6 {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+// Everything that needs a new file in the database has it made first.
+func TestWhatIsDoneToANewFileFindsIt(t *testing.T) {
+	for name, do := range map[string]func(w watched, folder, ino blobstore.Ino, file blobstore.File) error{
+		"look up": func(w watched, folder, ino blobstore.Ino, _ blobstore.File) error {
+			attr, err := w.drive.Lookup(w.Context(), folder, "photo")
+			if err == nil && (attr.Ino != ino || attr.Size != 6) {
+				w.Errorf("got %+v", attr)
+			}
+			return err
+		},
+		"attributes": func(w watched, _, ino blobstore.Ino, _ blobstore.File) error {
+			return second(w.drive.Attr(w.Context(), ino))
+		},
+		"open again": func(w watched, _, ino blobstore.Ino, _ blobstore.File) error {
+			again, err := w.drive.Open(w.Context(), ino, blobstore.OpenRead)
+			if err != nil {
+				return err
+			}
+			p := make([]byte, 10)
+			if n, err := again.ReadAt(w.Context(), p, 0); err != nil || string(p[:n]) != "pixels" {
+				w.Errorf("read %q, %v", p[:n], err)
+			}
+			return again.Close()
+		},
+		"list": func(w watched, folder, ino blobstore.Ino, _ blobstore.File) error {
+			dir, err := w.drive.OpenDir(w.Context(), folder)
+			if err != nil {
+				return err
+			}
+			var found bool
+			err = dir.Read(w.Context(), 0, true, func(e *blobstore.Entry) bool { found = found || e.Attr.Ino == ino && e.Name == "photo"; return true })
+			if !found {
+				w.Error("it is not listed")
+			}
+			return errors.Join(err, dir.Close())
+		},
+		"sync the folder": func(w watched, folder, _ blobstore.Ino, _ blobstore.File) error {
+			dir, err := w.drive.OpenDir(w.Context(), folder)
+			if err != nil {
+				return err
+			}
+			if err := dir.Sync(w.Context()); err != nil {
+				return err
+			}
+			if !w.named("photo") {
+				w.Error("it is not in the database")
+			}
+			return dir.Close()
+		},
+		"truncate": func(w watched, _, ino blobstore.Ino, _ blobstore.File) error {
+			attr, err := w.drive.SetAttr(w.Context(), ino, blobstore.AttrChange{Set: blobstore.SetSize, Size: 3})
+			if attr.Size != 3 {
+				w.Errorf("got %+v", attr)
+			}
+			return err
+		},
+		"rename": func(w watched, folder, ino blobstore.Ino, _ blobstore.File) error {
+			err := w.drive.Rename(w.Context(), blobstore.Rename{Parent: folder, Name: "photo", NewParent: blobstore.RootIno, NewName: "moved"})
+			attr, missing := w.drive.Lookup(w.Context(), blobstore.RootIno, "moved")
+			if attr.Ino != ino {
+				w.Errorf("got %+v, %v", attr, missing)
+			}
+			return err
+		},
+		"link": func(w watched, folder, ino blobstore.Ino, _ blobstore.File) error {
+			attr, err := w.drive.Link(w.Context(), ino, folder, "second")
+			if attr.Nlink != 2 {
+				w.Errorf("got %+v", attr)
+			}
+			return err
+		},
+		"unlink": func(w watched, folder, ino blobstore.Ino, _ blobstore.File) error {
+			if err := w.drive.Unlink(w.Context(), folder, "photo"); err != nil {
+				return err
+			}
+			if _, err := w.drive.Lookup(w.Context(), folder, "photo"); !errors.Is(err, blobstore.ErrNotExist) {
+				w.Errorf("after that: %v", err)
+			}
+			return nil
+		},
+		"extended attributes": func(w watched, _, ino blobstore.Ino, _ blobstore.File) error {
+			if _, err := w.drive.GetXattr(w.Context(), ino, "user.place"); !errors.Is(err, blobstore.ErrNoXattr) {
+				w.Errorf("before: %v", err)
+			}
+			return w.drive.SetXattr(w.Context(), ino, "user.place", []byte("here"), blobstore.XattrCreate)
+		},
+		"lock": func(w watched, _, ino blobstore.Ino, _ blobstore.File) error {
+			lock := blobstore.Lock{Kind: blobstore.LockFlock, Type: blobstore.LockWrite, End: blobstore.LockMax, Owner: 1}
+			return second(w.drive.SetLock(w.Context(), ino, lock, false))
+		},
+		"make something of its name": func(w watched, folder, _ blobstore.Ino, _ blobstore.File) error {
+			if _, err := w.drive.Make(w.Context(), folder, "photo", blobstore.NewNode{Mode: unix.S_IFDIR}); !errors.Is(err, blobstore.ErrExist) {
+				w.Errorf("got %v", err)
+			}
+			return nil
+		},
+		"remove its folder": func(w watched, _, _ blobstore.Ino, _ blobstore.File) error {
+			if err := w.drive.Rmdir(w.Context(), blobstore.RootIno, "album"); !errors.Is(err, blobstore.ErrNotEmpty) {
+				w.Errorf("got %v", err)
+			}
+			return nil
+		},
+		"replace its folder": func(w watched, _, _ blobstore.Ino, _ blobstore.File) error {
+			w.folder("other")
+			err := w.drive.Rename(w.Context(), blobstore.Rename{Parent: blobstore.RootIno, Name: "other", NewParent: blobstore.RootIno, NewName: "album"})
+			if !errors.Is(err, blobstore.ErrNotEmpty) {
+				w.Errorf("got %v", err)
+			}
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWatched(t)
+			folder := w.folder("album")
+			file, ino := w.unseen(folder, "photo", "pixels")
+			w.ok(do(w, folder, ino, file))
+			w.ok(file.Flush(t.Context()), file.Close())
+			isWhole(t, w.url)
+		})
+	}
+}
+
+// The name can only be taken by what goes round mounts, or by a mount that this one took for dead.
+func TestANewFileWhoseNameIsTakenMeanwhileIsReported(t *testing.T) {
+	for name, take := range map[string]string{
+		"name":   "update mediafs.entries set name = 'photo' where name = 'other'",
+		"folder": "delete from mediafs.nodes where mode & 61440 = 16384 and ino <> 1",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWatched(t)
+			folder := w.folder("album")
+			other, err := w.drive.Make(t.Context(), folder, "other", blobstore.NewNode{Mode: unix.S_IFREG | 0o600})
+			w.ok(err)
+			file, _ := w.unseen(folder, "photo", "pixels")
+			w.exec(take)
+			if err := file.Flush(t.Context()); !errors.Is(err, blobstore.ErrStale) {
+				t.Errorf("closing: got %v, want %v", err, blobstore.ErrStale)
+			}
+			w.ok(file.Close())
+			w.drive.ForgetOthers()
+			attr, err := w.drive.Lookup(t.Context(), folder, "photo")
+			if name == "name" && (err != nil || attr.Ino != other.Ino) {
+				t.Errorf("the name leads to %+v, %v", attr, err)
+			}
+			if n := w.drive.PendingBytes(); n != 0 {
+				t.Errorf("%d bytes are pending", n)
+			}
+		})
+	}
+}
+
+// What became of a making is not known when its connection breaks; it is asked for again and is there once.
+func TestAFileThatIsMadeTwiceIsThereOnce(t *testing.T) {
+	w := newWatched(t)
+	folder := w.folder("album")
+	file, ino := w.unseen(folder, "photo", "pixels")
+	w.ok(w.drive.MakeNow(t.Context(), file)) // and the answer is lost
+	w.ok(file.Flush(t.Context()), file.Close())
+	if attr, err := w.drive.Lookup(t.Context(), folder, "photo"); err != nil || attr.Ino != ino || attr.Nlink != 1 {
+		t.Errorf("got %+v, %v", attr, err)
+	}
+	isWhole(t, w.url)
+}
