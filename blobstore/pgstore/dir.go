@@ -119,23 +119,7 @@ func (l *dir) fetch(ctx context.Context, after uint64, limit int) error {
 			args: []any{d.id, int64(l.ino)},
 			each: func(r pgx.Rows) error { l.page = l.page[:0]; return r.Scan(&mode, &l.parent) },
 		},
-		statement{
-			sql: "select " + attrColumns + `, e.position, e.name
-				from mediafs.entries e join mediafs.nodes n on n.drive_id = $1 and n.ino = e.ino
-				where e.drive_id = $1 and -e.parent = -$2::bigint and e.position > $3 order by e.position limit $4`,
-			args: []any{d.id, int64(l.ino), int64(after), limit},
-			each: func(rows pgx.Rows) error {
-				var r row
-				var position int64
-				var name []byte
-				if err := r.scan(rows, &position, &name); err != nil {
-					return err
-				}
-				d.atimes.over(&r.attr)
-				l.page = append(l.page, blobstore.Entry{Name: string(name), Attr: r.attr, Position: uint64(position)})
-				return nil
-			},
-		})
+		d.list(l.ino, after, limit, func(e blobstore.Entry) { l.page = append(l.page, e) }))
 	switch {
 	case err != nil:
 		return err
@@ -146,6 +130,39 @@ func (l *dir) fetch(ctx context.Context, after uint64, limit int) error {
 	d.known.rememberPage(&mark, l.ino, l.page)
 	l.after, l.last, l.fetched = after, len(l.page) < limit, true
 	return nil
+}
+
+// list is a statement that gives entries of a folder in the order of their positions.
+func (d *Drive) list(folder blobstore.Ino, after uint64, limit int, take func(blobstore.Entry)) statement {
+	return statement{
+		sql: "select " + attrColumns + `, e.position, e.name
+			from mediafs.entries e join mediafs.nodes n on n.drive_id = $1 and n.ino = e.ino
+			where e.drive_id = $1 and -e.parent = -$2::bigint and e.position > $3 order by e.position limit $4`,
+		args: []any{d.id, int64(folder), int64(after), limit},
+		each: func(rows pgx.Rows) error {
+			var r row
+			var position int64
+			var name []byte
+			if err := r.scan(rows, &position, &name); err != nil {
+				return err
+			}
+			d.atimes.over(&r.attr)
+			take(blobstore.Entry{Name: string(name), Attr: r.attr, Position: uint64(position)})
+			return nil
+		},
+	}
+}
+
+// learnFolder has all names in a folder be known, unless there are too many: then one round trip was in vain. Errors are those of whoever asks next.
+func (d *Drive) learnFolder(ctx context.Context, ino blobstore.Ino) {
+	var page []blobstore.Entry
+	mark := d.known.mark()
+	err := d.run(ctx, "list", impatient, d.list(ino, positionParent, wholeMax+1, func(e blobstore.Entry) { page = append(page, e) }))
+	if err != nil || len(page) > wholeMax {
+		return
+	}
+	d.known.rememberPage(&mark, ino, page)
+	d.known.isAll(&mark, ino)
 }
 
 func folder(ino blobstore.Ino) blobstore.Attr {

@@ -13,6 +13,8 @@ import (
 
 const (
 	knownMax     = 32768           // nodes, and as many names; about 12 MiB
+	wholeMisses  = 8               // names of a folder that are asked for one by one before all are
+	wholeMax     = 2048            // names of a folder that are asked for at once at most
 	knownAnswers = 2 * time.Second // how long the database may take before a node is answered with what is known of it
 )
 
@@ -30,6 +32,8 @@ type known struct {
 	nodes map[blobstore.Ino]knownNode
 	names map[knownName]knownIno
 	whole map[blobstore.Ino]uint64 // folders that have no names but those that are current, and the era in which that is so
+
+	missed map[blobstore.Ino]int // how many names of a folder the database was asked for in this era; wholeMisses: no more are counted
 }
 
 type knownNode struct {
@@ -51,6 +55,9 @@ type knownIno struct {
 
 // nodeKey stands for a node where names and nodes are meant.
 func nodeKey(ino blobstore.Ino) knownName { return knownName{parent: ino} }
+
+// namesKey stands for all names in a folder. No name has a slash.
+func namesKey(folder blobstore.Ino) knownName { return knownName{folder, "/"} }
 
 // turns count, for what falls into the same place, how often a change of it has begun or ended: what the database was asked before is old after.
 type turns [256]uint32
@@ -167,6 +174,7 @@ func (k *known) spoil(keys []knownName) {
 	for _, key := range keys {
 		*k.turns.of(key)++
 		if key.name != "" {
+			*k.turns.of(namesKey(key.parent))++
 			if _, ok := k.names[key]; ok || k.whole[key.parent] == k.era {
 				k.setName(key, 0, 0)
 			}
@@ -185,6 +193,7 @@ func (k *known) newEra() uint64 {
 	defer k.mu.Unlock()
 	k.era++
 	clear(k.whole)
+	clear(k.missed)
 	return k.era
 }
 
@@ -269,9 +278,37 @@ func (k *known) setName(key knownName, ino blobstore.Ino, era uint64) {
 func (k *known) madeFolder(ino blobstore.Ino) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.nodes[ino].era != k.era {
-		return
+	if k.nodes[ino].era == k.era {
+		k.setWhole(ino)
 	}
+}
+
+// isAll says that all names that a folder had since the mark have been remembered.
+func (k *known) isAll(m *mark, folder blobstore.Ino) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.still(m, namesKey(folder)) {
+		k.setWhole(folder)
+	}
+}
+
+// misses counts that the database had to be asked for a name in a folder, and says whether it is time to ask for all of them. It is said once.
+func (k *known) misses(folder blobstore.Ino) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.missed == nil {
+		k.missed = make(map[blobstore.Ino]int)
+	}
+	if k.missed[folder] >= wholeMisses {
+		return false
+	}
+	makeRoom(k.missed, folder, func(blobstore.Ino) bool { return true })
+	k.missed[folder]++
+	return k.missed[folder] == wholeMisses
+}
+
+// setWhole is with mu.
+func (k *known) setWhole(ino blobstore.Ino) {
 	if k.whole == nil {
 		k.whole = make(map[blobstore.Ino]uint64)
 	}
@@ -343,7 +380,7 @@ func (k *known) claim(parent blobstore.Ino, name string, attr blobstore.Attr, er
 	if isKnown || free != era || folder.era != era || k.era != era {
 		return false
 	}
-	for _, changed := range []knownName{key, nodeKey(parent), nodeKey(attr.Ino)} {
+	for _, changed := range []knownName{key, namesKey(parent), nodeKey(parent), nodeKey(attr.Ino)} {
 		*k.turns.of(changed)++
 	}
 	folder.attr.MtimeNs, folder.attr.CtimeNs = max(folder.attr.MtimeNs, attr.CtimeNs), max(folder.attr.CtimeNs, attr.CtimeNs)
@@ -364,14 +401,15 @@ func (k *known) touched(folder blobstore.Ino, ns int64) {
 	}
 }
 
-// leadsTo gives the node that a name leads to, if that is known and current; else 0.
-func (k *known) leadsTo(parent blobstore.Ino, name string) blobstore.Ino {
+// leadsTo gives the node that a name leads to, 0 if to nothing. False: that is not known, or not current.
+func (k *known) leadsTo(parent blobstore.Ino, name string) (blobstore.Ino, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if led := k.names[knownName{parent, name}]; led.era == k.era {
-		return led.ino
+	led, ok := k.names[knownName{parent, name}]
+	if !ok && k.whole[parent] == k.era {
+		return 0, true
 	}
-	return 0
+	return led.ino, led.era == k.era
 }
 
 // orKnown asks the database what is known already as last, and gives last if the database is away or does not answer soon. ask is to be quick

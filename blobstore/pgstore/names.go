@@ -30,6 +30,10 @@ func (d *Drive) Lookup(ctx context.Context, parent blobstore.Ino, name string) (
 		}
 		return d.nowOver(last), nil
 	}
+	if d.known.misses(parent) && d.isSole(ctx, d.known.currentEra()) {
+		d.learnFolder(ctx, parent)
+		return d.Lookup(ctx, parent, name)
+	}
 	return d.orKnown(ctx, last, isKnown, func(ctx context.Context, how commit) (blobstore.Attr, error) {
 		for {
 			changes, mark := d.changes.Load(), d.known.mark()
@@ -204,7 +208,8 @@ func (d *Drive) Unlink(ctx context.Context, parent blobstore.Ino, name string) e
 		return err
 	}
 	key := knownName{parent, name}
-	going := d.known.change(key, nodeKey(parent), nodeKey(d.known.leadsTo(parent, name)))
+	ino, _ := d.known.leadsTo(parent, name) // the answer says it too
+	going := d.known.change(key, nodeKey(parent), nodeKey(ino))
 	defer going.over()
 	now := time.Now().UnixNano()
 	err := d.drop(ctx, going, "unlink", "select "+attrColumns+" from mediafs.unlink($1, $2, $3, $4, $5, $6) n",
@@ -225,7 +230,8 @@ func (d *Drive) Rmdir(ctx context.Context, parent blobstore.Ino, name string) er
 		return err
 	}
 	key := knownName{parent, name}
-	going := d.known.change(key, nodeKey(parent), nodeKey(d.known.leadsTo(parent, name)))
+	ino, all := d.known.leadsTo(parent, name)
+	going := d.known.change(key, nodeKey(parent), nodeKey(ino))
 	now := time.Now().UnixNano()
 	err := d.run(ctx, "rmdir", once, statement{
 		sql:  "select mediafs.rmdir($1, $2, $3, $4)",
@@ -237,6 +243,9 @@ func (d *Drive) Rmdir(ctx context.Context, parent blobstore.Ino, name string) er
 		going.touches(parent, now, -1)
 	}
 	going.over()
+	if !all { // what has changed is not all known
+		d.known.newEra()
+	}
 	return err
 }
 
@@ -253,12 +262,13 @@ func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) error {
 		return err
 	}
 	from, to := knownName{op.Parent, op.Name}, knownName{op.NewParent, op.NewName}
-	moved, replaced := d.known.leadsTo(op.Parent, op.Name), d.known.leadsTo(op.NewParent, op.NewName)
+	moved, all := d.known.leadsTo(op.Parent, op.Name)
+	replaced, allThere := d.known.leadsTo(op.NewParent, op.NewName)
 	now := time.Now().UnixNano()
 	going := d.known.change(from, to, nodeKey(op.Parent), nodeKey(op.NewParent), nodeKey(moved), nodeKey(replaced))
 	err = d.drop(ctx, going, "rename", "select "+attrColumns+" from mediafs.rename($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
 		d.id, int64(op.Parent), []byte(op.Name), int64(op.NewParent), []byte(op.NewName), int32(op.Mode), position, now, d.mount)
-	all := moved != 0 && moved != replaced && op.Mode != blobstore.RenameExchange
+	all = all && allThere && moved != 0 && moved != replaced && op.Mode != blobstore.RenameExchange
 	if err == nil && all {
 		going.leads(from, 0)
 		going.leads(to, moved)
@@ -273,7 +283,7 @@ func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) error {
 		d.peek(moved).moved(now)
 	}
 	going.over()
-	if !all { // what has changed is not all known
+	if !all {
 		d.known.newEra()
 	}
 	return err

@@ -203,7 +203,13 @@ func (d *Drive) settleBelow(ctx context.Context, parent blobstore.Ino, name stri
 	if err := d.settleName(ctx, parent, name); err != nil {
 		return err
 	}
-	return d.settleIn(ctx, d.known.leadsTo(parent, name))
+	switch below, ok := d.known.leadsTo(parent, name); {
+	case !ok:
+		return d.settleIn(ctx, 0)
+	case below != 0:
+		return d.settleIn(ctx, below)
+	}
+	return nil
 }
 
 // putNew is put for a file that is yet to be made.
