@@ -235,7 +235,7 @@ func (w *worker) create() error {
 		return nil
 	}
 	number := len(w.files)
-	w.files[number] = &contents{}
+	w.files[number] = &contents{unsettled: !w.kept}
 	h := &heldFile{file: number, changed: true}
 	err := w.do("create "+p, with(p, entry{kind: aFile, file: number}), false, func() error {
 		return retry(func() (err error) {
@@ -472,7 +472,7 @@ func (w *worker) rename() error {
 	if from == "" || to == "" || from == to {
 		return nil
 	}
-	return w.do("rename "+from+" "+to, moved(from, to), false, func() error { return unix.Renameat(w.root, from, w.root, to) })
+	return w.settled(w.do("rename "+from+" "+to, moved(from, to), false, func() error { return unix.Renameat(w.root, from, w.root, to) }), to)
 }
 
 func (w *worker) exchange() error {
@@ -490,7 +490,8 @@ func (w *worker) exchange() error {
 		next[a], next[b] = other, one
 		return next, true
 	}
-	return w.do("exchange "+a+" "+b, exchanged, false, func() error { return unix.Renameat2(w.root, a, w.root, b, unix.RENAME_EXCHANGE) })
+	err := w.do("exchange "+a+" "+b, exchanged, false, func() error { return unix.Renameat2(w.root, a, w.root, b, unix.RENAME_EXCHANGE) })
+	return w.settled(err, a, b)
 }
 
 func (w *worker) link() error {
@@ -505,7 +506,7 @@ func (w *worker) link() error {
 		}
 		return with(to, e)(t)
 	}
-	return w.do("link "+from+" "+to, linked, false, func() error { return unix.Linkat(w.root, from, w.root, to, 0) })
+	return w.settled(w.do("link "+from+" "+to, linked, false, func() error { return unix.Linkat(w.root, from, w.root, to, 0) }), to)
 }
 
 // without is the step that takes a path away.
@@ -563,7 +564,21 @@ func (w *worker) renameFolder() error {
 	if _, taken := w.now()[to]; from == "" || taken {
 		return nil
 	}
-	return w.do("rename "+from+" "+to, moved(from, to), false, func() error { return unix.Renameat(w.root, from, w.root, to) })
+	return w.settled(w.do("rename "+from+" "+to, moved(from, to), false, func() error { return unix.Renameat(w.root, from, w.root, to) }), to)
+}
+
+// settled records that what has these names is there, if the operation that ended with err did what it was to do.
+func (w *worker) settled(err error, paths ...string) error {
+	if err != nil {
+		return err
+	}
+	t := w.now()
+	for _, p := range paths {
+		if e, ok := t[p]; ok && e.kind == aFile {
+			w.files[e.file].unsettled = false
+		}
+	}
+	return nil
 }
 
 // syncFolder makes the names durable.

@@ -383,20 +383,27 @@ func (k *known) claim(parent blobstore.Ino, name string, attr blobstore.Attr, er
 	for _, changed := range []knownName{key, namesKey(parent), nodeKey(parent), nodeKey(attr.Ino)} {
 		*k.turns.of(changed)++
 	}
-	folder.attr.MtimeNs, folder.attr.CtimeNs = max(folder.attr.MtimeNs, attr.CtimeNs), max(folder.attr.CtimeNs, attr.CtimeNs)
+	folder.touch(attr.CtimeNs)
 	k.nodes[parent] = folder
 	k.setNode(attr, era)
 	k.setName(key, attr.Ino, era)
 	return true
 }
 
-// touched says that a folder that may be current has times no earlier than that.
+// touch sets the times of a folder in which a file was made then, unless they were set since: then its ctime is later.
+func (n *knownNode) touch(ns int64) {
+	if n.attr.CtimeNs <= ns {
+		n.attr.MtimeNs, n.attr.CtimeNs = ns, ns
+	}
+}
+
+// touched says that the database has a file by now that was made in a folder then.
 func (k *known) touched(folder blobstore.Ino, ns int64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	*k.turns.of(nodeKey(folder))++
 	if n, ok := k.nodes[folder]; ok {
-		n.attr.MtimeNs, n.attr.CtimeNs = max(n.attr.MtimeNs, ns), max(n.attr.CtimeNs, ns)
+		n.touch(ns)
 		k.nodes[folder] = n
 	}
 }

@@ -23,6 +23,7 @@ const makeWithin = 200 * time.Millisecond
 type making struct {
 	parent blobstore.Ino
 	name   string
+	ns     int64         // when it was made, which its folder's times are unless something has set them since
 	over   chan struct{} // closed when it has been made, or can't be
 }
 
@@ -81,7 +82,7 @@ func (m *makings) in(folder blobstore.Ino) []*blob {
 // makeLater makes a file that is known here alone so far, if that may be; if not, it gives nil.
 func (d *Drive) makeLater(ctx context.Context, ino, parent blobstore.Ino, name string, node blobstore.NewNode) (*File, error) {
 	_, isKnown, era := d.known.find(parent, name)
-	if isKnown || !d.isSole(ctx, era) {
+	if isKnown || !d.isSole(ctx, era) || d.life.Err() != nil {
 		return nil, nil
 	}
 	folder, _, current := d.known.recall(parent)
@@ -102,7 +103,7 @@ func (d *Drive) makeLater(ctx context.Context, ino, parent blobstore.Ino, name s
 		Ino: ino, Mode: node.Mode, Nlink: 1, UID: node.UID, GID: node.GID, AtimeNs: now, MtimeNs: now, CtimeNs: now,
 	}
 	b := d.acquire(ino)
-	to := &making{parent: parent, name: name, over: make(chan struct{})}
+	to := &making{parent: parent, name: name, ns: now, over: make(chan struct{})}
 	f := b.created(row{attr: attr, blob: int64(ino)})
 	b.mu.Lock()
 	b.making = to
@@ -216,11 +217,11 @@ func (d *Drive) settleBelow(ctx context.Context, parent blobstore.Ino, name stri
 func (d *Drive) putNew(ctx context.Context, t transfer) (row, error) {
 	a := t.made
 	r, err := d.one(ctx, "make", durably,
-		"select "+attrColumns+" from mediafs.make_put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) n",
-		d.id, int64(t.making.parent), []byte(t.making.name), int64(t.ino), int32(a.Mode), int64(a.UID), int64(a.GID),
+		"select "+attrColumns+" from mediafs.make_put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) n",
+		d.id, int64(t.making.parent), []byte(t.making.name), t.making.ns, int64(t.ino), int32(a.Mode), int64(a.UID), int64(a.GID),
 		a.AtimeNs, a.MtimeNs, a.CtimeNs, t.idx, t.off, t.data, t.size)
 	if err == nil {
-		d.known.touched(t.making.parent, a.CtimeNs)
+		d.known.touched(t.making.parent, t.making.ns)
 	}
 	return r, err
 }

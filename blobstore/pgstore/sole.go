@@ -84,7 +84,7 @@ func (d *Drive) askSole(ctx context.Context) {
 	others, err := d.others(ctx)
 	if err != nil || others {
 		s.not.Store(sinceBoot() + int64(notSoleFor))
-		if err == nil {
+		if err == nil || isSessionEnd(err) {
 			s.answer.Store(nil)
 		}
 		return

@@ -1,6 +1,7 @@
--- Makes a file together with its first pieces, in one transaction: it is what put gives after make. p_idx, p_off, p_data and p_size are as put has
+-- Makes a file together with its first pieces, in one transaction: it is what put gives after make. The name was taken at p_made: the folder's times are that,
+-- unless they were set since, in which case its ctime is later. p_idx, p_off, p_data and p_size are as put has
 -- them. Done twice it makes one file: the second time it is put.
-create function mediafs.make_put(p_drive integer, p_parent bigint, p_name bytea, p_ino bigint, p_mode integer, p_uid bigint, p_gid bigint,
+create function mediafs.make_put(p_drive integer, p_parent bigint, p_name bytea, p_made bigint, p_ino bigint, p_mode integer, p_uid bigint, p_gid bigint,
 	p_atime bigint, p_mtime bigint, p_ctime bigint, p_idx integer[], p_off integer[], p_data bytea[], p_size bigint)
 returns setof mediafs.nodes
 language plpgsql as $$
@@ -8,7 +9,7 @@ declare
 	v_mode integer;
 	v_ino bigint;
 begin
-	update mediafs.nodes n set mtime_ns = greatest(n.mtime_ns, p_ctime), ctime_ns = greatest(n.ctime_ns, p_ctime)
+	update mediafs.nodes n set mtime_ns = case when n.ctime_ns <= p_made then p_made else n.mtime_ns end, ctime_ns = greatest(n.ctime_ns, p_made)
 		where n.drive_id = p_drive and n.ino = p_parent and n.nlink > 0 returning n.mode into v_mode;
 	if not found then
 		raise exception 'no such folder' using errcode = 'MF404';
