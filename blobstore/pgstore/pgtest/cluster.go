@@ -310,6 +310,9 @@ func (c *Cluster) Kill() error {
 	return c.end(syscall.SIGKILL)
 }
 
+// Process is the number of the server's first process, the parent of all others.
+func (c *Cluster) Process() int { return c.server.process.Pid }
+
 // Log is the last of what the server has logged, tailLines lines at most. The server runs.
 func (c *Cluster) Log() string { return c.server.log.String() }
 
@@ -340,8 +343,8 @@ func (c *Cluster) end(signal syscall.Signal) error {
 	}
 }
 
-// remove stops the server, if it runs, and takes the cluster away.
-func (c *Cluster) remove() error {
+// Remove stops the server, if it runs, and takes the cluster away.
+func (c *Cluster) Remove() error {
 	if c.Runs() {
 		if err := c.Stop(Immediate); err != nil {
 			return err
