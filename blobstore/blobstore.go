@@ -238,7 +238,7 @@ type File interface {
 }
 
 // Backed is what a File also is when a plain file on this machine holds its bytes one to one: the kernel may then read and
-// write that file itself (FUSE passthrough), or have data spliced from it.
+// write that file itself (FUSE passthrough), or have data spliced from it. What WriteAt has written is in it, and Flush has nothing to store.
 type Backed interface {
 	// Descriptor is the open file. It stays valid until the File is closed and must not be closed by the caller.
 	Descriptor() int

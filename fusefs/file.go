@@ -83,7 +83,9 @@ func (r *request) fillOpen(out *fuse.OpenOut, id uint64, attr *blobstore.Attr, f
 		out.BackingID = open.node.backing
 	}
 	open.changes = open.writable || made
-	if !open.changes && !r.fs.locks {
+	// What can't be read can't be mapped, so all that is written to a plain file is in it when write(2) returns.
+	_, plain := file.(blobstore.Backed)
+	if !r.fs.locks && (!open.changes || plain && !open.readable) {
 		out.OpenFlags |= fuse.FOPEN_NOFLUSH // close(2) has nothing to wait for
 	}
 }

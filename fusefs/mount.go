@@ -122,6 +122,11 @@ func attach(fs *filesystem, o Options) (*Mount, error) {
 		defer cancel()
 		return nil, fmt.Errorf("mountpoint %s: %w", mountpoint, errors.Join(err, m.Unmount(ctx)))
 	}
+	if privileged {
+		if err := m.raiseReadAhead(); err != nil {
+			fs.log.Debug("large files are read more slowly than they could be", "error", err)
+		}
+	}
 	return m, nil
 }
 

@@ -10,9 +10,11 @@ import (
 )
 
 const (
-	segmentBytes = 1 << 20 // what one round trip reads ahead
-	windowMax    = 4       // segments read ahead of a reader at most
-	strayBytes   = 1 << 20 // how far from where the last read ended the next may begin and still go on: the kernel sends several at a time
+	segmentBytes = 1 << 20   // what one round trip reads ahead
+	windowMax    = 4         // segments read ahead of a reader at most
+	largeRead    = 256 << 10 // what is asked for in such pieces is read as it is asked for: the kernel reads ahead itself, several pieces at a time
+	startRead    = 64 << 10  // who begins a file with so much goes on
+	strayBytes   = 1 << 20   // how far from where the last read ended the next may begin and still go on: the kernel sends several at a time
 )
 
 // A segment is a stretch of a file that was read before it was asked for.
@@ -63,13 +65,19 @@ func (f *File) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	}
 }
 
-// window says how many segments to have read ahead of a reader at off: none until it has gone on for a while.
+// window says how many segments to have read ahead of a reader at off, and so that the one it is at is read as a whole: none until it has
+// gone on for a while, or if the kernel does it.
 func (f *File) window(off int64, n int) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if off > f.end+strayBytes || off < f.end-strayBytes {
+	switch {
+	case n >= largeRead:
 		f.streak = 0
-	} else {
+	case off > f.end+strayBytes || off < f.end-strayBytes:
+		f.streak = 0
+	case off == 0 && n >= startRead:
+		f.streak = 2
+	default:
 		f.streak++
 	}
 	if f.streak == 0 || off+int64(n) > f.end {
