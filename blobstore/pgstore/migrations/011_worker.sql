@@ -71,9 +71,11 @@ drop function mediafs.rename(integer, bigint, bytea, bigint, bytea, integer, big
 drop function mediafs.put(integer, bigint, bigint, integer[], integer[], bytea[], bigint, bigint, bigint, bigint);
 drop function mediafs.set_attr(integer, bigint, integer, integer, bigint, bigint, bigint, bigint, bigint, bigint, bigint, integer, uuid);
 drop function mediafs.set_xattr(integer, bigint, bytea, bytea, integer, boolean, bigint);
+drop function mediafs.zero_range(integer, bigint, bigint, bigint, bigint, bigint, integer);
 drop function mediafs.remove_xattr(integer, bigint, bytea, boolean, bigint);
 
--- Helpers run with the rights of whoever calls them: under the policies of the worker, or those of the mounting role.
+-- What they share is for the worker alone. Were it for the mounting role too, it could be called first with a search_path in which the types of
+-- its variables are something else, and a session keeps a function as it was when it was first called. charge and zeros have no variables.
 
 -- Takes away a node without names that is locked, and all that it has, if p_wait is not set and no other mount is alive; else it waits in
 -- mediafs.removed, because it may be open.
@@ -124,6 +126,17 @@ begin
 	with n as (delete from mediafs.nodes n where n.drive_id = p_drive and n.ino = p_ino),
 	x as (delete from mediafs.xattrs x where x.drive_id = p_drive and x.ino = p_ino)
 	update mediafs.usage u set nodes = u.nodes - 1 where u.drive_id = p_drive and u.slot = pg_backend_pid() % 8;
+end $$;
+
+do $$
+declare
+	v_function regprocedure;
+begin
+	for v_function in select p.oid from pg_proc p where p.pronamespace = 'mediafs'::regnamespace
+		and p.proname in ('touch_folder', 'drop_node', 'drop_name', 'drop_folder', 'is_beneath', 'punch') loop
+		execute format('revoke all on function %s from public', v_function);
+		execute format('grant execute on function %s to mediafs_worker', v_function);
+	end loop;
 end $$;
 
 grant create on schema mediafs to mediafs_worker;
@@ -509,6 +522,26 @@ begin
 	return query update mediafs.nodes n
 		set mode = v_node.mode, uid = v_node.uid, gid = v_node.gid, size = v_node.size, allocated = v_node.allocated,
 			blob = v_node.blob, atime_ns = v_node.atime_ns, mtime_ns = v_node.mtime_ns, ctime_ns = p_now
+		where n.drive_id = p_drive and n.ino = p_ino returning *;
+end $$;
+
+-- Empties a range and sets the size that goes with it.
+create function mediafs.zero_range(p_drive integer, p_ino bigint, p_from bigint, p_to bigint, p_size bigint, p_now bigint, p_chunk integer)
+returns setof mediafs.nodes
+language plpgsql security definer as $$
+declare
+	v_node mediafs.nodes;
+	v_lost bigint;
+begin
+	p_drive := mediafs.admit(p_drive);
+	select n.* into v_node from mediafs.nodes n where n.drive_id = p_drive and n.ino = p_ino for update;
+	if not found then
+		raise exception 'no such node' using errcode = 'MF404';
+	end if;
+	v_lost := mediafs.punch(p_drive, v_node.blob, p_from, least(p_to, v_node.size), p_chunk);
+	perform mediafs.charge(p_drive, -v_lost, 0);
+	return query update mediafs.nodes n
+		set size = greatest(n.size, p_size), allocated = n.allocated - v_lost, mtime_ns = p_now, ctime_ns = p_now
 		where n.drive_id = p_drive and n.ino = p_ino returning *;
 end $$;
 
