@@ -171,7 +171,6 @@ func TestTheWorkerDoesNothingToAnothersDrive(t *testing.T) {
 	}
 	// Of helpers everybody may call those that run with the rights of the caller.
 	calls = append(calls, "select mediafs.admit("+d+")", "select mediafs.touch_folder("+d+", 1, 1, 0)", "select mediafs.drop_folder("+d+", 1)", "select mediafs.charge("+d+", 1, 1)",
-		"select mediafs.drop_node("+d+", (select n from mediafs.nodes n where ino = 1), 0, gen_random_uuid(), false)",
 		"select mediafs.drop_name("+d+", (select n from mediafs.nodes n where ino = 1), 0, gen_random_uuid(), '{}')")
 	for who, want := range map[string]struct {
 		token string
@@ -253,6 +252,9 @@ func TestNothingOfTheCallersRunsWithTheWorkersRights(t *testing.T) {
 			"make(%d, 1, 'folder', 1002, 16832, 0, 0, 0, null, 0)",
 			"make(%d, 1, 'symlink', 1003, 41471, 0, 0, 0, 'target', 0)",
 			"make_put(%d, 1, 'photo', 1004, 33152, 0, 0, '{0}', '{content}', 7, 0, 0, 0)",
+			"make_put_all(%d, '{1,1002}', '{one,two}', '{1011,1012}', '{33152,33152}', '{0,0}', '{0,0}', '{7,0}', '{0,0}', '{0,0}', '{0,0}', '{1011}', '{0}', '{content}')",
+			"unlink(%d, 1, 'one', 0, " + mount + ", '{}')",
+			"unlink(%d, 1002, 'two', 0, " + mount + ", '{}')",
 			"put(%d, 1001, 1001, '{0}', '{-2}', '{content}', 7, 0, 0, 0)",
 			"put(%d, 1001, 1001, '{0,1}', '{3,3}', '{more,more}', 65543, 7, 0, 0)",
 			"set_attr(%d, 1001, 127, 448, 1, 1, 3, 4, 5, 6, 1005, 65536, " + mount + ")",

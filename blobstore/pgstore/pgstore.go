@@ -135,8 +135,9 @@ func stepDown(ctx context.Context, c *pgx.Conn) error {
 	if err := hideParameters(ctx, c); err != nil {
 		return err
 	}
-	// What mediafs.admit would set in each transaction.
-	if _, err := c.Exec(ctx, "set search_path = pg_catalog, pg_temp"); err != nil {
+	// The path is what mediafs.admit would set in each transaction. All statements find rows by their keys, whatever the parameters are:
+	// planning those with arrays anew each time costs as much as the rest.
+	if _, err := c.Exec(ctx, "set search_path = pg_catalog, pg_temp; set plan_cache_mode = force_generic_plan"); err != nil {
 		return err
 	}
 	var schema, above, member bool

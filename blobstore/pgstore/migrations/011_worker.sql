@@ -77,12 +77,13 @@ drop function mediafs.remove_xattr(integer, bigint, bytea, boolean, bigint);
 -- What they share is for the worker alone. Were it for the mounting role too, it could be called first with a search_path in which the types of
 -- its variables are something else, and a session keeps a function as it was when it was first called. charge and zeros have no variables.
 
--- Takes away a node without names that is locked, and all that it has, if p_wait is not set and no other mount is alive; else it waits in
--- mediafs.removed, because it may be open.
-create function mediafs.drop_node(p_drive integer, p_node mediafs.nodes, p_now bigint, p_mount uuid, p_wait boolean) returns void
+-- Takes one name from a node that is locked and is no folder. Without names the node goes at once with all that it has, if it is small, not
+-- open here (p_open: the files this mount has open) and no other mount is alive; else it waits in mediafs.removed. Gives the node as it is
+-- then. Other mounts are looked for last, when there is nobody left to wait for: one that came meanwhile may have opened the file.
+create function mediafs.drop_name(p_drive integer, p_node mediafs.nodes, p_now bigint, p_mount uuid, p_open bigint[]) returns mediafs.nodes
 language plpgsql as $$
 begin
-	if not p_wait then
+	if p_node.nlink = 1 and (p_node.blob = 0 or p_node.allocated <= 1048576 and p_node.ino <> all (p_open)) then
 		with n as (
 			delete from mediafs.nodes n where n.drive_id = p_drive and n.ino = p_node.ino
 				and (p_node.blob = 0 or not exists (select from mediafs.mounts m
@@ -93,24 +94,15 @@ begin
 		update mediafs.usage u set bytes = u.bytes - p_node.allocated, nodes = u.nodes - 1 from n
 			where u.drive_id = p_drive and u.slot = pg_backend_pid() % 8;
 		if found then
-			return;
+			p_node.nlink := 0;
+			p_node.ctime_ns := p_now;
+			return p_node;
 		end if;
 	end if;
-	update mediafs.nodes n set nlink = 0, ctime_ns = p_now where n.drive_id = p_drive and n.ino = p_node.ino;
-	insert into mediafs.removed (drive_id, blob, ino, mount_id) values (p_drive, p_node.blob, p_node.ino, p_mount);
-end $$;
-
--- Takes one name from a node that is locked and is no folder. Without names the node goes (drop_node), unless it is large or open here
--- (p_open: the files this mount has open). Gives the node as it is then.
-create function mediafs.drop_name(p_drive integer, p_node mediafs.nodes, p_now bigint, p_mount uuid, p_open bigint[]) returns mediafs.nodes
-language plpgsql as $$
-begin
-	p_node.nlink := p_node.nlink - 1;
-	p_node.ctime_ns := p_now;
-	if p_node.nlink > 0 then
-		update mediafs.nodes n set nlink = p_node.nlink, ctime_ns = p_now where n.drive_id = p_drive and n.ino = p_node.ino;
-	else
-		perform mediafs.drop_node(p_drive, p_node, p_now, p_mount, p_node.blob <> 0 and (p_node.allocated > 1048576 or p_node.ino = any (p_open)));
+	update mediafs.nodes n set nlink = n.nlink - 1, ctime_ns = p_now
+		where n.drive_id = p_drive and n.ino = p_node.ino returning n.* into p_node;
+	if p_node.nlink = 0 then
+		insert into mediafs.removed (drive_id, blob, ino, mount_id) values (p_drive, p_node.blob, p_node.ino, p_mount);
 	end if;
 	return p_node;
 end $$;
@@ -133,7 +125,7 @@ declare
 	v_function regprocedure;
 begin
 	for v_function in select p.oid from pg_proc p where p.pronamespace = 'mediafs'::regnamespace
-		and p.proname in ('touch_folder', 'drop_node', 'drop_name', 'drop_folder', 'is_beneath', 'punch') loop
+		and p.proname in ('touch_folder', 'drop_name', 'drop_folder', 'is_beneath', 'punch') loop
 		execute format('revoke all on function %s from public', v_function);
 		execute format('grant execute on function %s to mediafs_worker', v_function);
 	end loop;
@@ -187,6 +179,43 @@ begin
 		returning *;
 	if not found then
 		perform mediafs.touch_folder(p_drive, p_parent, 0, p_now); -- says why not
+	end if;
+end $$;
+
+-- Does make_put for several files, also of several folders, or for none if one of them can't be made. p_blob are the numbers of the files that the
+-- chunks p_idx and p_data are of.
+create function mediafs.make_put_all(p_drive integer, p_parent bigint[], p_name bytea[], p_ino bigint[], p_mode integer[], p_uid bigint[],
+	p_gid bigint[], p_size bigint[], p_now bigint[], p_mtime bigint[], p_ctime bigint[], p_blob bigint[], p_idx integer[], p_data bytea[])
+returns setof mediafs.nodes
+language plpgsql security definer as $$
+declare
+	v_n integer;
+begin
+	p_drive := mediafs.admit(p_drive);
+	perform from mediafs.nodes n where n.drive_id = p_drive and n.ino = any (p_parent) order by n.ino for update;
+	return query with p as (
+		update mediafs.nodes n set mtime_ns = t.now_ns, ctime_ns = t.now_ns
+			from (select f.parent, max(f.now_ns) as now_ns from unnest(p_parent, p_now) f (parent, now_ns) group by f.parent) t
+			where n.drive_id = p_drive and n.ino = t.parent and n.nlink > 0 and n.mode & 61440 = 16384
+			returning n.ino, n.mode & 1024 as sgid, n.gid),
+	e as (insert into mediafs.entries (drive_id, parent, name, position, ino)
+		select p_drive, f.parent, f.name, f.ino, f.ino from unnest(p_parent, p_name, p_ino) f (parent, name, ino)),
+	c as (insert into mediafs.chunks (drive_id, blob, idx, data)
+		select p_drive, d.blob, d.idx, d.data from unnest(p_blob, p_idx, p_data) d (blob, idx, data)),
+	u as (update mediafs.usage u set nodes = u.nodes + cardinality(p_ino),
+			bytes = u.bytes + (select coalesce(sum(octet_length(d)), 0) from unnest(p_data) d)
+		where u.drive_id = p_drive and u.slot = pg_backend_pid() % 8)
+	insert into mediafs.nodes (drive_id, ino, blob, mode, nlink, uid, gid, size, allocated, atime_ns, mtime_ns, ctime_ns)
+		select p_drive, f.ino, f.ino, f.mode, 1, f.uid, case when p.sgid <> 0 then p.gid else f.gid end, f.size, coalesce(d.bytes, 0),
+			f.now_ns, f.mtime_ns, f.ctime_ns
+		from unnest(p_parent, p_ino, p_mode, p_uid, p_gid, p_size, p_now, p_mtime, p_ctime)
+			f (parent, ino, mode, uid, gid, size, now_ns, mtime_ns, ctime_ns)
+		join p on p.ino = f.parent
+		left join (select d.blob, sum(octet_length(d.data)) as bytes from unnest(p_blob, p_data) d (blob, data) group by d.blob) d on d.blob = f.ino
+		returning *;
+	get diagnostics v_n = row_count;
+	if v_n < cardinality(p_ino) then
+		perform mediafs.touch_folder(p_drive, f, 0, 0) from unnest(p_parent) f; -- says why not
 	end if;
 end $$;
 
