@@ -163,12 +163,12 @@ func number(t testing.TB, conn *pgx.Conn, query string, args ...any) (n int64) {
 	return n
 }
 
-// mountingRole is the role that mounts use the tables as: the one beside the owner that may read them.
+// mountingRole is the role that mounts use the tables as: the one beside the owner and the operations' worker that may read them.
 func (s *store) mountingRole(t testing.TB) string {
 	t.Helper()
 	const query = `SELECT DISTINCT grantee::regrole::text
 		FROM pg_class c, aclexplode(c.relacl)
-		WHERE c.oid = 'mediafs.nodes'::regclass AND privilege_type = 'SELECT' AND grantee <> c.relowner`
+		WHERE c.oid = 'mediafs.nodes'::regclass AND privilege_type = 'SELECT' AND grantee <> c.relowner AND grantee <> 'mediafs_worker'::regrole`
 	rows, err := s.connect(t).Query(context.Background(), query)
 	check(t, err)
 	roles, err := pgx.CollectRows(rows, pgx.RowTo[string])

@@ -3,6 +3,7 @@ package pgstore_test
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -41,8 +42,12 @@ func (h household) attacker(t *testing.T, token, drive string) attacker {
 	return a
 }
 
+// set also says of alice's drive, which is the first one, that it has been checked: see migrations/011_worker.sql.
 func (a attacker) set(token, drive string) {
 	a.t.Helper()
+	if _, err := a.Exec(a.t.Context(), "select set_config('mediafs.checked', '1', false)"); err != nil {
+		a.t.Fatal(err)
+	}
 	if _, err := a.Exec(a.t.Context(), "select set_config('mediafs.token', $1, false), set_config('mediafs.drive', $2, false)", token, drive); err != nil {
 		a.t.Fatal(err)
 	}
@@ -81,7 +86,7 @@ func TestWhatRunsWithTheOwnersRightsFindsNothingOfTheCallers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(t.Context())
-	rows, err := conn.Query(t.Context(), `select p.proname from pg_proc p where p.pronamespace = 'mediafs'::regnamespace and p.prosecdef
+	rows, err := conn.Query(t.Context(), `select p.proname from pg_proc p where p.pronamespace = 'mediafs'::regnamespace and p.prosecdef and p.proowner = 'mediafs_owner'::regrole
 		and not coalesce(p.proconfig, '{}') @> array['search_path=pg_catalog, pg_temp'] order by 1`)
 	if err != nil {
 		t.Fatal(err)
@@ -91,8 +96,198 @@ func TestWhatRunsWithTheOwnersRightsFindsNothingOfTheCallers(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Asked for each statement; a SET clause would cost as much as they do.
-	if want := []string{"any_session_drive", "app_drive", "app_session", "enter", "session_drive", "session_writable_drive"}; !slices.Equal(got, want) {
+	if want := []string{"admit", "any_session_drive", "app_drive", "app_session", "enter", "session_drive", "session_writable_drive"}; !slices.Equal(got, want) {
 		t.Errorf("without a search_path: got %q, want %q", got, want)
+	}
+}
+
+// What runs with the worker's rights lets nobody in before it has asked admit, which also sees to what names mean afterwards. Before
+// that it looks for nothing without a schema: names of types that are words of SQL itself can't be taken.
+func TestWhatRunsWithTheWorkersRightsAsksFirst(t *testing.T) {
+	h := household{url: newStore(t)}
+	conn, err := pgx.Connect(t.Context(), h.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	rows, err := conn.Query(t.Context(), `select p.proname, p.prosrc, p.prosecdef and p.proconfig is null and p.proargnames[1] = 'p_drive'
+			and has_function_privilege('mediafs', p.oid, 'execute') and not exists (select from aclexplode(p.proacl) where grantee = 0)
+		from pg_proc p where p.proowner = 'mediafs_worker'::regrole`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type function struct {
+		Name, Source string
+		Right        bool
+	}
+	functions, err := pgx.CollectRows(rows, pgx.RowToStructByPos[function])
+	if err != nil || len(functions) < 10 {
+		t.Fatalf("got %d functions, %v", len(functions), err)
+	}
+	// What they share may be called by nobody else, or has no variables: a session keeps a function as it was when it was first called.
+	var shared []string
+	for _, f := range functions {
+		for _, called := range regexp.MustCompile(`mediafs\.(\w+)\(`).FindAllStringSubmatch(f.Source, -1) {
+			shared = append(shared, called[1])
+		}
+	}
+	var taken []string
+	err = conn.QueryRow(t.Context(), `with recursive used (name) as (
+			select unnest($1::text[])
+			union select m[1] collate "default" from used u join pg_proc p on p.pronamespace = 'mediafs'::regnamespace and p.proname = u.name and not p.prosecdef,
+				regexp_matches(p.prosrc, 'mediafs\.(\w+)\(', 'g') m)
+		select coalesce(array_agg(p.proname::text), '{}') from pg_proc p where p.pronamespace = 'mediafs'::regnamespace and p.proname in (select name from used)
+			and not p.prosecdef and has_function_privilege('mediafs', p.oid, 'execute') and p.prosrc ~* '\mdeclare\M'`, shared).Scan(&taken)
+	if err != nil || len(shared) < 5 || len(taken) > 0 {
+		t.Errorf("the worker uses %q, of which the mounting role may call %q first, %v", shared, taken, err)
+	}
+	first := regexp.MustCompile(`^\n(declare\n(\t\w+ (bigint|integer|boolean|mediafs\.\w+|pg_catalog\.\w+)( := \d+)?;( --[^\n]*)?\n)+)?begin\n\tp_drive := mediafs\.admit\(p_drive\);\n`)
+	for _, f := range functions {
+		if !f.Right || !first.MatchString(f.Source) {
+			t.Errorf("%s: got rights as they should be: %v, and\n%s", f.Name, f.Right, f.Source)
+		}
+	}
+}
+
+// All functions of the worker, as the database has them, called for alice's drive. No argument but the drive's number matters.
+func TestTheWorkerDoesNothingToAnothersDrive(t *testing.T) {
+	h := newHousehold(t)
+	before := h.fingerprint(t)
+	conn, err := pgx.Connect(t.Context(), h.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	d := fmt.Sprint(h.aliceDrive)
+	rows, err := conn.Query(t.Context(), `select format('select mediafs.%I(%s)', p.proname,
+			(select string_agg(case when n = 1 then $1 else format('null::%s', format_type(a, null)) end, ', ' order by n) from unnest(p.proargtypes) with ordinality u (a, n)))
+		from pg_proc p where p.proowner = 'mediafs_worker'::regrole`, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(calls) < 10 {
+		t.Fatalf("got calls %q, %v", calls, err)
+	}
+	// Of helpers everybody may call those that run with the rights of the caller.
+	calls = append(calls, "select mediafs.admit("+d+")", "select mediafs.touch_folder("+d+", 1, 1, 0)", "select mediafs.drop_folder("+d+", 1)", "select mediafs.charge("+d+", 1, 1)",
+		"select mediafs.drop_name("+d+", (select n from mediafs.nodes n where ino = 1), 0, gen_random_uuid(), '{}')")
+	for who, want := range map[string]struct {
+		token string
+		code  string
+	}{"bob": {h.bob.Token.Reveal(), "MF004"}, "nobody": {"", "MF001"}, "a forged token": {"mfs_forged", "MF001"}, "a guest": {"guest", "25006"}} {
+		for _, drive := range []string{"", d} {
+			a := h.attacker(t, want.token, drive)
+			for _, sql := range calls {
+				_, err := a.rows(sql)
+				if asks := strings.Contains(sql, "null::"); asks && code(err) != want.code && (drive == "" || code(err) != "MF004") {
+					t.Errorf("%s, for drive %q: %s: got %v, want %s", who, drive, sql, err, want.code)
+				}
+			}
+		}
+	}
+	if got := h.fingerprint(t); got != before {
+		t.Error("what alice has changed")
+	}
+}
+
+// Bob does all there is to his own drive, with whatever he likes in the place of operators, functions, types and tables. What he has put
+// there must not run with the rights of others.
+func TestNothingOfTheCallersRunsWithTheWorkersRights(t *testing.T) {
+	h := newHousehold(t)
+	a := h.attacker(t, h.bob.Token.Reveal(), "")
+	if err := h.exec(t, h.url, "", "create schema evil authorization mount_login; grant usage on schema evil to public"); err != nil {
+		t.Fatal(err)
+	}
+	var d int32
+	if err := a.QueryRow(t.Context(), "select drive_id from mediafs.drives").Scan(&d); err != nil {
+		t.Fatal(err)
+	}
+	tell := func(returns, value string) string {
+		return "returns " + returns + " language plpgsql as $$ begin raise notice 'as %', current_user; return " + value + "; end $$"
+	}
+	plant := []string{
+		"create function evil.octet_length(bytea) " + tell("integer", "1"),
+		"create function evil.now() " + tell("timestamptz", "pg_catalog.now()"),
+		"create function evil.pg_backend_pid() " + tell("integer", "1"),
+		"create function evil.set_config(text, text, boolean) " + tell("text", "$2"),
+		"create function evil.current_setting(text) " + tell("text", "'1'"),
+		"create function evil.int4(boolean) " + tell("integer", "0"),
+		"create function evil.array_length(anyarray, integer) " + tell("integer", "1"),
+		"create domain pg_temp.bytea as pg_catalog.bytea",
+		"create domain pg_temp.text as pg_catalog.text",
+		"create domain pg_temp.record as pg_catalog.text",
+		"create domain pg_temp.timestamptz as pg_catalog.timestamptz",
+		"create temporary table nodes (like mediafs.nodes)",
+		"create temporary table p as select 1 as sgid, 0::bigint as gid, 0::bigint as ino",
+	}
+	for _, of := range []string{"bigint, bigint", "integer, integer", "bigint, integer", "bytea, bytea", "text, text", "smallint, integer"} {
+		left, right, _ := strings.Cut(of, ", ")
+		for _, op := range []string{"=", "<>", ">", "<", "<=", ">="} {
+			name := fmt.Sprintf("f%d", len(plant))
+			plant = append(plant, "create function evil."+name+"("+of+") "+tell("boolean", "true"),
+				"create operator evil."+op+" (function = evil."+name+", leftarg = "+left+", rightarg = "+right+")")
+		}
+		for _, op := range []string{"&", "|", "+", "-", "%"} {
+			if left != "integer" && left != "bigint" {
+				continue
+			}
+			name := fmt.Sprintf("f%d", len(plant))
+			plant = append(plant, "create function evil."+name+"("+of+") "+tell(left, "$1"),
+				"create operator evil."+op+" (function = evil."+name+", leftarg = "+left+", rightarg = "+right+")")
+		}
+	}
+	for _, sql := range plant {
+		if _, err := a.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	mount := "'00000000-0000-0000-0000-000000000001'"
+	for _, path := range []string{"evil, pg_temp, pg_catalog", "pg_temp, evil", "evil"} {
+		if _, err := a.Exec(t.Context(), "set search_path = "+path); err != nil {
+			t.Fatal(err)
+		}
+		calls := []string{
+			"make(%d, 1, 'file', 1001, 33152, 0, 0, 0, null, 0)",
+			"make(%d, 1, 'folder', 1002, 16832, 0, 0, 0, null, 0)",
+			"make(%d, 1, 'symlink', 1003, 41471, 0, 0, 0, 'target', 0)",
+			"make_put(%d, 1, 'photo', 1004, 33152, 0, 0, '{0}', '{content}', 7, 0, 0, 0)",
+			"make_put_all(%d, '{1,1002}', '{one,two}', '{1011,1012}', '{33152,33152}', '{0,0}', '{0,0}', '{7,0}', '{0,0}', '{0,0}', '{0,0}', '{1011}', '{0}', '{content}')",
+			"unlink(%d, 1, 'one', 0, " + mount + ", '{}')",
+			"unlink(%d, 1002, 'two', 0, " + mount + ", '{}')",
+			"put(%d, 1001, 1001, '{0}', '{-2}', '{content}', 7, 0, 0, 0)",
+			"put(%d, 1001, 1001, '{0,1}', '{3,3}', '{more,more}', 65543, 7, 0, 0)",
+			"set_attr(%d, 1001, 127, 448, 1, 1, 3, 4, 5, 6, 1005, 65536, " + mount + ")",
+			"zero_range(%d, 1001, 1, 2, 3, 6, 65536)",
+			"set_xattr(%d, 1001, 'user.a', 'v', 0, false, 0)",
+			"remove_xattr(%d, 1001, 'user.a', false, 0)",
+			"link(%d, 1001, 1002, 'linked', 1006, 65000, 0)",
+			"rename(%d, 1, 'file', 1, 'renamed', 0, 1007, 0, " + mount + ", '{}')",
+			"rename(%d, 1, 'renamed', 1002, 'moved', 0, 1008, 0, " + mount + ", '{}')",
+			"rename(%d, 1, 'photo', 1, 'symlink', 0, 1009, 0, " + mount + ", '{}')",
+			"rename(%d, 1, 'symlink', 1002, 'moved', 2, 1010, 0, " + mount + ", '{}')",
+			"unlink(%d, 1, 'symlink', 0, " + mount + ", '{}')",
+			"unlink(%d, 1002, 'moved', 0, " + mount + ", '{1004}')",
+			"unlink(%d, 1002, 'linked', 0, " + mount + ", '{}')",
+			"rmdir(%d, 1, 'folder', 0)",
+			"collect(%d, '{1004}', 10)",
+		}
+		for _, call := range calls {
+			if _, err := a.Exec(t.Context(), "select mediafs."+fmt.Sprintf(call, d), pgx.QueryExecModeSimpleProtocol); err != nil && !strings.HasPrefix(call, "collect") {
+				t.Errorf("with the path %s: %s: got %v", path, call, err)
+			}
+		}
+		if err := h.exec(t, h.url, "", fmt.Sprintf("delete from mediafs.removed where drive_id = %[1]d; delete from mediafs.nodes where drive_id = %[1]d and ino > 1000; delete from mediafs.chunks where drive_id = %[1]d", d)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !slices.Contains(*a.notices, "as mount_login") { // collect is no function of the worker
+		t.Error("what bob has made ran nowhere: the test shows nothing")
+	}
+	for _, notice := range *a.notices {
+		if strings.HasPrefix(notice, "as ") && notice != "as mount_login" {
+			t.Errorf("what bob has made ran %s", notice)
+		}
 	}
 }
 
@@ -148,7 +343,7 @@ func TestNoStatementOfAnotherSessionReachesARow(t *testing.T) {
 				}
 			}
 		}
-		for _, sql := range []string{"set role mediafs_owner", "set session authorization postgres", "reset session authorization; set role postgres",
+		for _, sql := range []string{"set role mediafs_owner", "set role mediafs_worker", "select mediafs.admit(" + d + ")", "set session authorization postgres", "reset session authorization; set role postgres",
 			"select * from mediafs.accounts", "select mediafs.app_session('x')", "select mediafs.app_drive('x', '" + d + "')",
 			"select mediafs.permitted_drive('admin', null, false, null, '" + d + "')", "select mediafs.signed_in('x')",
 			"alter role mediafs set mediafs.token = 'x'", "create function mediafs.mine() returns int language sql as 'select 1'",
@@ -185,6 +380,8 @@ func TestForgedSettingsOpenNothing(t *testing.T) {
 		"set local mediafs.drive = '" + d + "; select 1'",
 		"set local mediafs.role = 'admin'; set local mediafs.drive = '" + d + "'",
 		"set local mediafs.token = 'mfs_'; set local mediafs.drive = '" + d + "'",
+		"set local mediafs.checked = '" + d + "'",
+		"set local mediafs.checked = '" + d + "'; select mediafs.set_attr(2, 1, 1, 448, 0, 0, 0, 0, 0, 0, 0, 65536, gen_random_uuid()); set local mediafs.checked = '" + d + "'",
 		"set local search_path = pg_temp, mediafs; set local mediafs.drive = '" + d + "'",
 		"set local row_security = off",
 		"set local session_replication_role = replica",

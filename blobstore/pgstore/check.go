@@ -291,12 +291,18 @@ func lookAtProtection(ctx context.Context, tx pgx.Tx, found func(blobstore.Findi
 		select 'table-owner', relname, format('the table %s belongs to %s, not to mediafs_owner', relname, relowner::regrole) from tables
 			where relowner <> 'mediafs_owner'::regrole
 		union all
-		select 'mounting-role', rolname, format('the role %s may do more than mount: it is a superuser, has BYPASSRLS or is a member of mediafs_owner', rolname) from pg_roles
-			where rolname = 'mediafs' and (rolsuper or rolbypassrls or pg_has_role(oid, 'mediafs_owner'::regrole, 'member'))
+		select 'mounting-role', rolname, format('the role %s may do more than mount: it is a superuser, has BYPASSRLS or is a member of mediafs_owner or mediafs_worker', rolname) from pg_roles
+			where rolname = 'mediafs' and (rolsuper or rolbypassrls
+				or pg_has_role(oid, 'mediafs_owner'::regrole, 'member') or pg_has_role(oid, 'mediafs_worker'::regrole, 'member'))
+		union all
+		select 'worker-role', rolname, format('the role %s may do more than what its functions do: it can sign in, is a superuser, has BYPASSRLS or is a member of mediafs_owner', rolname) from pg_roles
+			where rolname = 'mediafs_worker' and (rolcanlogin or rolsuper or rolbypassrls or pg_has_role(oid, 'mediafs_owner'::regrole, 'member'))
 		union all
 		select 'policy', p.polname, format('the policy %s on the table %s lets others than mediafs_owner see or change rows of any drive', p.polname, t.relname)
 			from pg_policy p join tables t on t.oid = p.polrelid
 			where p.polpermissive and p.polroles <> array['mediafs_owner'::regrole::oid]
+				and not (p.polroles = array['mediafs_worker'::regrole::oid] and coalesce(pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))
+					= '(drive_id = (current_setting(''mediafs.checked''::text))::integer)')
 				and coalesce(pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)) not like '(drive_id = mediafs.session\_drive())%'
 				and coalesce(pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)) not like '((drive_id = mediafs.session\_drive()) AND %'
 		union all

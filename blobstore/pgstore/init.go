@@ -137,9 +137,10 @@ func migrateTo(ctx context.Context, conn *pgx.Conn, version int32) error {
 	return err
 }
 
-// makeRoles sees to it that the two roles exist, and that this login may act as both.
+// makeRoles sees to it that the roles exist, and that this login may act as each: the owner of the tables, the one that mounts use, and the
+// one that the operations run as (migrations/011_worker.sql).
 func makeRoles(ctx context.Context, conn *pgx.Conn) error {
-	for _, role := range []string{"mediafs_owner", "mediafs"} {
+	for _, role := range []string{"mediafs_owner", "mediafs", "mediafs_worker"} {
 		var exists bool
 		if err := conn.QueryRow(ctx, "select exists (select from pg_roles where rolname = $1)", role).Scan(&exists); err != nil {
 			return err

@@ -303,6 +303,33 @@ func TestASuperuserLoginStepsDown(t *testing.T) {
 	}
 }
 
+// To a login that is the mounting role and the worker, the policies of both would apply.
+func TestALoginThatMayActAsTheWorkerStepsDown(t *testing.T) {
+	h := newHousehold(t)
+	if err := h.exec(t, h.url, "", `do $$ begin create role worker_login login in role mediafs, mediafs_worker; exception when duplicate_object then null; end $$`); err != nil {
+		t.Fatal(err)
+	}
+	store, err := pgstore.Open(t.Context(), pgtest.Login(t, h.url, "worker_login"), pgstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	drive, err := store.Open(t.Context(), h.bob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer drive.Close(t.Context())
+	if n, err := h.count(t, h.url, "", "select count(*) from pg_stat_activity where usename = 'worker_login' and datname = current_database()"); err != nil || n == 0 {
+		t.Fatalf("got %d connections, %v", n, err)
+	}
+	if _, err := drive.Attr(t.Context(), blobstore.RootIno); err != nil {
+		t.Errorf("bob's root: %v", err)
+	}
+	if _, err := drive.Attr(t.Context(), 16); !errors.Is(err, blobstore.ErrNotExist) {
+		t.Errorf("alice's file: got %v, want %v", err, blobstore.ErrNotExist)
+	}
+}
+
 func TestALoginWithoutTheRoleIsRefused(t *testing.T) {
 	h := household{url: newStore(t)}
 	if err := h.exec(t, h.url, "", `do $$ begin create role stranger login; exception when duplicate_object then null; end $$`); err != nil {

@@ -86,7 +86,7 @@ const connectTimeout = 5 * time.Second
 // Open connects to the store at a postgres:// address. Errors: ErrUnreachable, ErrNotInitialised, ErrOlderSchema,
 // ErrNewerSchema, ErrPrivilege.
 //
-// A login that the policies do not bind (a superuser, an owner of the tables) steps down to the role mediafs on every
+// A login that the policies do not bind (a superuser, an owner of the tables, one that may act as mediafs_worker) steps down to the role mediafs on every
 // connection before anything else.
 func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	o.setDefaults()
@@ -135,11 +135,16 @@ func stepDown(ctx context.Context, c *pgx.Conn) error {
 	if err := hideParameters(ctx, c); err != nil {
 		return err
 	}
+	// The path is what mediafs.admit would set in each transaction. All statements find rows by their keys, whatever the parameters are:
+	// planning those with arrays anew each time costs as much as the rest.
+	if _, err := c.Exec(ctx, "set search_path = pg_catalog, pg_temp; set plan_cache_mode = force_generic_plan"); err != nil {
+		return err
+	}
 	var schema, above, member bool
 	err := c.QueryRow(ctx, `
 		select to_regnamespace('mediafs') is not null,
 			r.rolsuper or r.rolbypassrls or exists (
-				select from pg_roles o where o.rolname = 'mediafs_owner' and pg_has_role(r.oid, o.oid, 'member')),
+				select from pg_roles o where o.rolname in ('mediafs_owner', 'mediafs_worker') and pg_has_role(r.oid, o.oid, 'member')),
 			exists (select from pg_roles m where m.rolname = 'mediafs' and pg_has_role(r.oid, m.oid, 'usage'))
 		from pg_roles r where r.rolname = current_user`).Scan(&schema, &above, &member)
 	switch {
