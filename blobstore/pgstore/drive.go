@@ -40,6 +40,7 @@ type Drive struct {
 	known   known
 	sole    *sole
 	making  makings
+	makers  makers
 	epochs  *epochs
 	atimes  atimes
 	spool   *spool // nil: nothing is kept

@@ -85,15 +85,12 @@ func (d *Drive) makeLater(ctx context.Context, ino, parent blobstore.Ino, name s
 	if isKnown || !d.isSole(ctx, era) || d.life.Err() != nil {
 		return nil, nil
 	}
-	folder, _, current := d.known.recall(parent)
-	if current != era {
-		var err error
-		if folder, err = d.Attr(ctx, parent); err != nil {
-			return nil, err
-		}
+	folder, err := d.Attr(ctx, parent)
+	if err != nil {
+		return nil, err
 	}
 	if !folder.IsDir() {
-		return nil, nil
+		return nil, translate(ctx, "create", blobstore.ErrNotDir)
 	}
 	if folder.Mode&unix.S_ISGID != 0 { // the group is inherited (inode_init_owner)
 		node.GID = folder.GID
@@ -213,15 +210,21 @@ func (d *Drive) settleBelow(ctx context.Context, parent blobstore.Ino, name stri
 	return nil
 }
 
-// putNew is put for a file that is yet to be made.
-func (d *Drive) putNew(ctx context.Context, t transfer) (row, error) {
-	a := t.made
-	r, err := d.one(ctx, "make", durably,
-		"select "+attrColumns+" from mediafs.make_put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) n",
-		d.id, int64(t.making.parent), []byte(t.making.name), t.making.ns, int64(t.ino), int32(a.Mode), int64(a.UID), int64(a.GID),
-		a.AtimeNs, a.MtimeNs, a.CtimeNs, t.idx, t.off, t.data, t.size)
-	if err == nil {
-		d.known.touched(t.making.parent, t.making.ns)
+// wasMade finds out why a file can't be made. If its name leads to it, it was, by a transaction whose answer was lost: no error, and what it has is stored as
+// that of any file is. Otherwise the name is another's, or its folder is gone, and the file is lost.
+func (b *blob) wasMade(ctx context.Context, to *making) error {
+	d := b.drive
+	r, err := d.one(ctx, "make", reading, lookupName, d.id, int64(to.parent), []byte(to.name))
+	switch {
+	case err == nil && r.attr.Ino == b.ino:
+		b.mu.Lock()
+		b.learn(r)
+		b.mu.Unlock()
+	case err == nil || errors.Is(err, blobstore.ErrNotExist):
+		err = b.lose(ctx, errNameTaken)
+	default:
+		return err
 	}
-	return r, err
+	b.unmake()
+	return err
 }

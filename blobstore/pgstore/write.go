@@ -61,6 +61,18 @@ func (p *piece) lay(newer *piece) {
 	}
 }
 
+// fill has the piece begin its chunk, as one extent: nothing is stored there, so what is not written is zero.
+func (p *piece) fill() {
+	end := 0
+	for _, e := range p.extents {
+		if e.from > end {
+			clear(p.data[end:e.from])
+		}
+		end = e.to
+	}
+	p.extents = append(p.extents[:0:0], extent{0, end})
+}
+
 // cut drops what is written at n and after.
 func (p *piece) cut(n int) {
 	kept := p.extents[:0]
@@ -296,8 +308,7 @@ func (b *blob) store(ctx context.Context, w what) error {
 		case err == nil && t.making != nil:
 			b.unmake()
 		case t.making != nil && (errors.Is(err, blobstore.ErrExist) || errors.Is(err, blobstore.ErrNotExist)):
-			err = b.lose(ctx, errNameTaken)
-			b.unmake()
+			err = b.wasMade(ctx, t.making)
 		case errors.Is(err, blobstore.ErrStale):
 			err = b.reload(ctx)
 		}
@@ -351,6 +362,9 @@ func (b *blob) takeOff(w what) (transfer, bool) {
 		}
 		b.flight[idx] = p
 		delete(b.dirty, idx)
+		if b.making != nil {
+			p.fill()
+		}
 		start := int64(idx) * chunk
 		for _, e := range p.extents {
 			off := b.place(idx, p, e)

@@ -32,7 +32,7 @@ func (p *plan) raw(ctx context.Context, cluster *pgtest.Cluster, got samples) er
 		create table raw.files (file bigint primary key, name text unique, size bigint, mtime bigint)`); err != nil {
 		return err
 	}
-	defer exec("drop schema raw cascade") //nolint:errcheck // the cluster goes with it
+	defer exec("drop schema raw cascade")
 	seed := rand.Uint64()
 	w := &work{random: rand.New(rand.NewPCG(seed, 1)), noise: newNoise(seed), scale: p.scale}
 	timed := func(step string, amount float64, do func() error) error {
