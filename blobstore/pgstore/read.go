@@ -168,7 +168,7 @@ func (b *blob) readStored(ctx context.Context, p []byte, off int64, ahead int) e
 	for i := 1; i <= ahead; i++ {
 		b.segment(first+int64(i), true)
 	}
-	if ahead > 0 {
+	if ahead > 0 && first > 0 {
 		b.mu.Lock()
 		b.dropSegments(0, (first-1)*segmentBytes) // the kernel keeps what it has read
 		b.mu.Unlock()
