@@ -18,12 +18,16 @@ var errTooSmall = errors.New("the value does not fit in the buffer")
 // list that is kept but has no effect would deceive.
 const aclXattrs = "system.posix_acl_"
 
+// selinuxXattr is where labels of SELinux are. The kernel gives the files of a FUSE mount one label for all (context= of mount(8)), so none is kept;
+// ls(1) asks for it, and asks for no others once it has been told that there are none.
+const selinuxXattr = "security.selinux"
+
 // namespaces are those of xattr(7); the kernel leaves it to the file system to refuse others.
 var namespaces = []string{"user.", "trusted.", "security.", "system."}
 
 func checkXattr(name string) error {
 	known := func(namespace string) bool { return len(name) > len(namespace) && strings.HasPrefix(name, namespace) }
-	if strings.HasPrefix(name, aclXattrs) || !slices.ContainsFunc(namespaces, known) {
+	if strings.HasPrefix(name, aclXattrs) || name == selinuxXattr || !slices.ContainsFunc(namespaces, known) {
 		return blobstore.ErrNotSupported
 	}
 	return nil

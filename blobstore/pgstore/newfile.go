@@ -82,7 +82,7 @@ func (m *makings) in(folder blobstore.Ino) []*blob {
 // makeLater makes a file that is known here alone so far, if that may be; if not, it gives nil.
 func (d *Drive) makeLater(ctx context.Context, ino, parent blobstore.Ino, name string, node blobstore.NewNode) (*File, error) {
 	_, isKnown, era := d.known.find(parent, name)
-	if isKnown || !d.isSole(ctx, era) || d.life.Err() != nil {
+	if isKnown || !d.isSole(ctx, era) {
 		return nil, nil
 	}
 	folder, err := d.Attr(ctx, parent)

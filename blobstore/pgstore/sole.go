@@ -56,12 +56,15 @@ func sinceBoot() int64 {
 // whether that is so still. If that has not been asked for a while it is a round trip, which begins a new era. There is no era 0.
 func (d *Drive) isSole(ctx context.Context, era uint64) bool {
 	s := d.sole
+	if d.guest || d.life.Err() != nil {
+		return false
+	}
 	now := sinceBoot()
 	s.used.Store(now)
 	if a := s.answer.Load(); a != nil && now < a.until {
 		return a.era == era
 	}
-	if d.guest || now < s.not.Load() || d.known.away.Load() || s.asking.Acquire(ctx, 1) != nil {
+	if now < s.not.Load() || d.known.away.Load() || s.asking.Acquire(ctx, 1) != nil {
 		return false
 	}
 	defer s.asking.Release(1)
