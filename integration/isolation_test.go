@@ -181,7 +181,7 @@ func TestTheDatabaseChecksTheOwner(t *testing.T) {
 		"SELECT count(*) FROM mediafs.accounts",
 		"SELECT count(*) FROM pg_stats WHERE schemaname = 'mediafs'", // samples of the rows
 		"SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%mfs\\_%'",
-		"SELECT count(*) FROM pg_roles WHERE rolname = 'mediafs_owner' AND pg_has_role(oid, 'member')",
+		"SELECT count(*) FROM pg_roles WHERE rolname IN ('mediafs_owner', 'mediafs_worker') AND pg_has_role(oid, 'member')",
 	} {
 		if n, err := asToken(conn, users["bob"].token(t), query); err == nil && n != 0 {
 			t.Errorf("the mounts' login sees %d rows: %s", n, query)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -21,7 +22,11 @@ import (
 // benchDrive is a new drive with chunks of a size.
 func benchDrive(b *testing.B, chunk int) blobstore.Drive {
 	b.Helper()
-	url := pgtest.NewCluster(b).URL("postgres") // commits wait for the disk there
+	return benchDriveAt(b, pgtest.NewCluster(b).URL("postgres"), chunk) // commits wait for the disk there
+}
+
+func benchDriveAt(b *testing.B, url string, chunk int) blobstore.Drive {
+	b.Helper()
 	ctx := context.Background()
 	must := func(err error) {
 		b.Helper()
@@ -150,21 +155,54 @@ func BenchmarkChunkSize(b *testing.B) {
 	}
 }
 
-// BenchmarkOperation is what one operation costs, each a round trip.
+// serverTime is how long the server's processes for the mounts of a database have run on a processor of this machine.
+func serverTime(b *testing.B, admin *pgx.Conn) (total time.Duration) {
+	b.Helper()
+	rows, err := admin.Query(context.Background(), "select pid from pg_stat_activity where application_name = 'mediafs' and datname = current_database()")
+	if err != nil {
+		b.Fatal(err)
+	}
+	pids, err := pgx.CollectRows(rows, pgx.RowTo[int])
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, pid := range pids {
+		var ran time.Duration
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := fmt.Sscan(string(stat), &ran); err != nil {
+			b.Fatal(err)
+		}
+		total += ran
+	}
+	return total
+}
+
+// BenchmarkOperation is what one operation costs, each a round trip, and how much of that the server computes.
 func BenchmarkOperation(b *testing.B) {
 	ctx := context.Background()
-	d := benchDrive(b, 64<<10)
+	url := pgtest.NewCluster(b).URL("postgres")
+	d := benchDriveAt(b, url, 64<<10)
+	admin, err := pgx.Connect(ctx, url)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer admin.Close(ctx)
 	for i := range 1000 {
 		f, _ := benchFile(b, d, fmt.Sprint("there", i))
 		f.Close()
 	}
 	run := func(name string, do func(i int) error) {
 		b.Run(name, func(b *testing.B) {
+			before := serverTime(b, admin)
 			for i := 0; b.Loop(); i++ {
 				if err := do(i); err != nil {
 					b.Fatal(err)
 				}
 			}
+			b.ReportMetric(float64((serverTime(b, admin)-before).Nanoseconds())/1e3/float64(b.N), "server-µs/op")
 		})
 	}
 	var made int // names that no run before has used
@@ -198,6 +236,16 @@ func BenchmarkOperation(b *testing.B) {
 		i := renamed
 		return d.Rename(ctx, blobstore.Rename{Parent: blobstore.RootIno, Name: fmt.Sprintf("there%d%s", i%1000, dots(i/1000)),
 			NewParent: blobstore.RootIno, NewName: fmt.Sprintf("there%d%s", i%1000, dots(i/1000+1))})
+	})
+	run("make-unlink", func(i int) error {
+		name := fmt.Sprint("gone", i)
+		_, err := d.Make(ctx, blobstore.RootIno, name, blobstore.NewNode{Mode: unix.S_IFREG | 0o600})
+		return errors.Join(err, d.Unlink(ctx, blobstore.RootIno, name))
+	})
+	run("mkdir-rmdir", func(i int) error {
+		name := fmt.Sprint("gone", i)
+		_, err := d.Make(ctx, blobstore.RootIno, name, blobstore.NewNode{Mode: unix.S_IFDIR | 0o700})
+		return errors.Join(err, d.Rmdir(ctx, blobstore.RootIno, name))
 	})
 }
 
