@@ -340,8 +340,8 @@ func (c *Cluster) end(signal syscall.Signal) error {
 	}
 }
 
-// remove stops the server, if it runs, and takes the cluster away.
-func (c *Cluster) remove() error {
+// Remove stops the server, if it runs, and takes the cluster away.
+func (c *Cluster) Remove() error {
 	if c.Runs() {
 		if err := c.Stop(Immediate); err != nil {
 			return err

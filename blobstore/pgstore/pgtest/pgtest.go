@@ -48,7 +48,7 @@ func Run(m *testing.M) int {
 		return m.Run()
 	}
 	code := m.Run()
-	if err := shared.cluster.remove(); err != nil {
+	if err := shared.cluster.Remove(); err != nil {
 		fmt.Fprintln(os.Stderr, "pgtest:", err)
 		return max(code, 1)
 	}
@@ -97,6 +97,12 @@ func NewCluster(t testing.TB) *Cluster {
 	return NewClusterIn(t, "")
 }
 
+// StartCluster is NewCluster for a program that is no test: it takes the cluster away itself, with Remove.
+func StartCluster() (*Cluster, error) {
+	clearEnvironment()
+	return create("", false)
+}
+
 // NewClusterIn is NewCluster for a test of the folder that the cluster is kept in: a new one in parent, which the user postgres must
 // be able to get to. There Postgres makes it as it does by itself, and with checksums.
 func NewClusterIn(t testing.TB, parent string) *Cluster {
@@ -104,7 +110,7 @@ func NewClusterIn(t testing.TB, parent string) *Cluster {
 	clearEnvironment()
 	c, err := create(parent, false)
 	c = require(t, c, err)
-	t.Cleanup(func() { must(t, c.remove()) })
+	t.Cleanup(func() { must(t, c.Remove()) })
 	return c
 }
 

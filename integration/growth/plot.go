@@ -1,0 +1,2 @@
+package main
+func drawing([]result) []byte { return nil }
