@@ -16,6 +16,10 @@ import (
 )
 
 const (
+	// garbage is how much of what is in use there may be of what no longer is, in percent, before it is collected. Most of the memory is
+	// buffers, which the collector needn't look into, so that half of the usual costs next to nothing.
+	garbage = 50
+
 	// drainDeadline is how long unmounting waits for what is pending, and for files to be closed.
 	drainDeadline = 60 * time.Second
 )
@@ -201,6 +205,9 @@ func stopSignals() []os.Signal {
 func serveMount(o mountOptions, logger *slog.Logger, ready func(what string) error) (err error) {
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(o.Budgets.memory())
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbage)
 	}
 	for _, warning := range o.Warnings {
 		logger.Warn(warning)
