@@ -4,7 +4,7 @@ import "fmt"
 
 // An axis is one thing that grows, in steps of ten.
 type axis struct {
-	name  string
+	name  string // what grows
 	unit  string
 	sizes []size
 	// many is whether each drive has a folder with half of its files, beside the others.
@@ -41,7 +41,7 @@ func axes() []axis {
 	for n := 10; n <= 10_000; n *= 10 {
 		drives.sizes = append(drives.sizes, size{n: n, drives: n, files: 100, album: 100, chunks: 1})
 	}
-	bytes := axis{name: "content of a drive", unit: "GB"}
+	bytes := axis{name: "GB in a drive", unit: "GB"}
 	for n := 1; n <= 100; n *= 10 {
 		bytes.sizes = append(bytes.sizes, size{n: n, drives: 1, files: n * 64, album: 32, chunks: bigChunks})
 	}
@@ -57,6 +57,11 @@ func (a axis) upTo(share int) axis {
 	}
 	a.sizes = a.sizes[:keep]
 	return a
+}
+
+// title says what grows, from where to where.
+func (a axis) title() string {
+	return fmt.Sprintf("%s to %s %s", short(a.sizes[0].n), short(a.sizes[len(a.sizes)-1].n), a.name)
 }
 
 // short is a number as a label has it.

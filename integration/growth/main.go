@@ -12,8 +12,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 )
@@ -23,54 +21,32 @@ const flat = 1.3
 
 func main() {
 	var p plan
+	flag.StringVar(&p.unit, "axis", "", "measure one `AXIS` alone: files, drives or GB")
 	flag.IntVar(&p.share, "share", 1, "leave the sizes out that are larger than 1/`N` of the largest")
 	flag.IntVar(&p.rounds, "rounds", 9, "`N` rounds, of which the median counts")
 	flag.DurationVar(&p.limit, "limit", 12*time.Minute, "give up after this `DURATION`")
 	plot := flag.String("plot", "", "draw the tables into this `FILE`, an SVG")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, p, *plot); err != nil {
-		fmt.Fprintln(os.Stderr, "growth:", err)
+	if err := run(p, *plot); err != nil {
+		progress("growth: %v", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, p plan, plot string) error {
+func run(p plan, plot string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, p.limit)
 	defer cancel()
 	results, err := p.measure(ctx)
 	if err != nil {
 		return err
 	}
-	for _, r := range results {
-		if err := r.print(os.Stdout); err != nil {
-			return err
-		}
+	if _, err := fmt.Print(report(results)); err != nil || plot == "" {
+		return err
 	}
-	printSteep(os.Stdout, results)
-	if plot == "" {
-		return nil
-	}
-	return os.WriteFile(filepath.Clean(plot), drawing(results), 0o644)
+	return os.WriteFile(plot, drawing(results), 0o644)
 }
 
-// printSteep says which operations cost more than flat allows.
-func printSteep(to *os.File, results []result) {
-	var steep []string
-	for _, r := range results {
-		for _, l := range r.lines {
-			if most := slices.Max(l.relative()); most > flat {
-				steep = append(steep, fmt.Sprintf("%s, %s, %s: %.2f", r.axis.name, r.state, l.operation, most))
-			}
-		}
-	}
-	if len(steep) == 0 {
-		fmt.Fprintf(to, "Every operation is flat: no size costs more than %.1f times the smallest.\n", flat)
-		return
-	}
-	fmt.Fprintf(to, "Above %.1f times the smallest:\n\n", flat)
-	for _, s := range steep {
-		fmt.Fprintf(to, "- %s\n", s)
-	}
-}
+// progress tells whoever waits.
+func progress(format string, args ...any) { _, _ = fmt.Fprintf(os.Stderr, format+"\n", args...) }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 
 // A plan is what is measured.
 type plan struct {
+	unit          string // of the one axis that is measured; "": all
 	share, rounds int
 	limit         time.Duration
 }
@@ -27,9 +27,9 @@ type state string
 
 // The plans of a mount's statements are kept by its connections and made anew only when something about the tables changes, as by ANALYZE.
 const (
-	grown    state = "grown under a mount, plans of when it was empty, no statistics"
+	grown    state = "grown under the mount: plans of when it was empty, no statistics"
 	fresh    state = "mounted anew, no statistics"
-	analyzed state = "after VACUUM ANALYZE, as autovacuum does it"
+	analyzed state = "after VACUUM ANALYZE, which autovacuum does"
 )
 
 // A result is what was measured on an axis in one state.
@@ -58,6 +58,9 @@ func (l line) relative() []float64 {
 func (p plan) measure(ctx context.Context) ([]result, error) {
 	var all []result
 	for _, a := range axes() {
+		if p.unit != "" && p.unit != a.unit {
+			continue
+		}
 		results, err := p.measureAxis(ctx, a.upTo(p.share))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", a.name, err)
@@ -110,8 +113,6 @@ func (p plan) measureAxis(ctx context.Context, a axis) (results []result, err er
 	}
 	return results, nil
 }
-
-func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
 // startCluster starts a server that waits for no disk, and gathers statistics only when told to.
 func startCluster(ctx context.Context) (*pgtest.Cluster, error) {
@@ -222,24 +223,28 @@ func (p plan) rounded(ctx context.Context, a axis, s state, worlds []*world) (re
 	for i, o := range operations {
 		l := line{operation: o.name}
 		for _, rounds := range taken[i] {
-			slices.Sort(rounds)
-			l.costs = append(l.costs, rounds[len(rounds)/2])
+			l.costs = append(l.costs, median(rounds))
 		}
 		all.lines = append(all.lines, l)
 	}
 	return all, nil
 }
 
-// cost is what an operation takes for one thing.
+// cost is what an operation takes for one thing: the median of the times that it is done.
 func (o operation) cost(ctx context.Context, w *world, r *rand.Rand) (time.Duration, error) {
-	things := 0
-	began := time.Now()
-	for range o.times {
-		n, err := o.do(ctx, w, r)
+	costs := make([]time.Duration, o.times)
+	for i := range costs {
+		began := time.Now()
+		things, err := o.do(ctx, w, r)
 		if err != nil {
 			return 0, err
 		}
-		things += n
+		costs[i] = time.Since(began) / time.Duration(things)
 	}
-	return time.Since(began) / time.Duration(things), nil
+	return median(costs), nil
+}
+
+func median(costs []time.Duration) time.Duration {
+	slices.Sort(costs)
+	return costs[len(costs)/2]
 }

@@ -22,8 +22,9 @@ func (a axis) operations() []operation {
 	all := []operation{
 		{"lookup", 200, lookup},
 		{"create and close", 60, create},
-		{"list, per entry", 20, list},
+		{"list, per entry", 40, list},
 		{"open, read 4 KiB, close", 100, read},
+		{"move to another folder", 60, move},
 		{"remove", 60, remove},
 	}
 	if a.many {
@@ -87,6 +88,17 @@ func remove(ctx context.Context, w *world, _ *rand.Rand) (int, error) {
 	last := w.made[len(w.made)-1]
 	w.made = w.made[:len(w.made)-1]
 	return 1, last.place.Unlink(ctx, last.parent, last.name)
+}
+
+// move moves what create has made, one file after the other.
+func move(ctx context.Context, w *world, r *rand.Rand) (int, error) {
+	m := &w.made[w.moved%len(w.made)]
+	w.moved++
+	parent := w.album(m.place, r.IntN(w.albums()))
+	name := fmt.Sprintf("moved%d", w.moved)
+	err := m.place.Rename(ctx, blobstore.Rename{Parent: m.parent, Name: m.name, NewParent: parent, NewName: name})
+	m.parent, m.name = parent, name
+	return 1, err
 }
 
 func list(ctx context.Context, w *world, r *rand.Rand) (int, error) {

@@ -2,30 +2,46 @@ package main
 
 import (
 	"fmt"
-	"io"
+	"slices"
 	"strings"
 )
 
-// print writes a result as a table of Markdown.
-func (r result) print(to io.Writer) error {
+// report is the tables, in Markdown, and which operations are not flat.
+func report(results []result) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "From %s to %s %s, %s:\n\n| µs |", short(r.axis.sizes[0].n), short(r.axis.sizes[len(r.axis.sizes)-1].n), r.axis.name, r.state)
-	for _, s := range r.axis.sizes {
-		fmt.Fprintf(&b, " %s |", short(s.n))
+	for _, r := range results {
+		r.table(&b)
 	}
-	b.WriteString(" most |\n| --- |" + strings.Repeat(" --- |", len(r.axis.sizes)+1) + "\n")
-	for _, l := range r.lines {
-		fmt.Fprintf(&b, "| %s |", l.operation)
-		most := 0.0
-		for i, c := range l.costs {
-			fmt.Fprintf(&b, " %s |", microseconds(c.Seconds()*1e6))
-			most = max(most, l.relative()[i])
+	var steep []string
+	for _, r := range results {
+		for _, l := range r.lines {
+			if most := slices.Max(l.relative()); most > flat {
+				steep = append(steep, fmt.Sprintf("- %s, %s: %s ×%.2f\n", r.axis.title(), r.state, l.operation, most))
+			}
 		}
-		fmt.Fprintf(&b, " ×%.2f |\n", most)
+	}
+	if len(steep) == 0 {
+		fmt.Fprintf(&b, "No operation costs more than ×%.1f at any size.\n", flat)
+	} else {
+		fmt.Fprintf(&b, "More than ×%.1f:\n\n%s", flat, strings.Join(steep, ""))
+	}
+	return b.String()
+}
+
+func (r result) table(b *strings.Builder) {
+	fmt.Fprintf(b, "%s, %s:\n\n| µs |", r.axis.title(), r.state)
+	for _, s := range r.axis.sizes {
+		fmt.Fprintf(b, " %s |", short(s.n))
+	}
+	b.WriteString(" most |\n| --- |" + strings.Repeat(" ---: |", len(r.axis.sizes)+1) + "\n")
+	for _, l := range r.lines {
+		fmt.Fprintf(b, "| %s |", l.operation)
+		for _, c := range l.costs {
+			fmt.Fprintf(b, " %s |", microseconds(c.Seconds()*1e6))
+		}
+		fmt.Fprintf(b, " ×%.2f |\n", slices.Max(l.relative()))
 	}
 	b.WriteString("\n")
-	_, err := io.WriteString(to, b.String())
-	return err
 }
 
 // microseconds has two digits at least.

@@ -27,6 +27,7 @@ type world struct {
 	store  *pgstore.Store
 	drives []place
 	made   []made // and not removed yet
+	moved  int    // how often a file was moved
 }
 
 // A place is a drive that is open, and where its numbers begin.
@@ -123,8 +124,9 @@ func (w *world) fill(ctx context.Context) error {
 			w.fileBytes(), bytes, w.size.chunks-1),
 		`insert into mediafs.entries (drive_id, parent, position, ino, name) select drive_id, parent, ino, ino, name::bytea from files`,
 		fmt.Sprintf(`insert into mediafs.chunks (drive_id, blob, idx, data)
-			select drive_id, ino, idx, convert_to(left(repeat(md5((ino + idx)::text), %d), %s), 'UTF8') from files, generate_series(0, %d) idx`,
-			chunkSize/32, bytes, w.size.chunks-1),
+			select drive_id, ino, idx, convert_to(left(repeat(md5((ino + idx)::text), n / 32 + 1), n), 'UTF8')
+			from files, generate_series(0, %[2]d) idx, lateral (select %[1]s as n) of_chunk`,
+			bytes, w.size.chunks-1),
 		fmt.Sprintf(`update mediafs.usage u set nodes = %d, bytes = 0 from filled f where u.drive_id = f.drive_id and u.slot = 0`, taken),
 	}
 	for _, sql := range statements {
