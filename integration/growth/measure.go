@@ -27,7 +27,7 @@ type state string
 
 // The plans of a mount's statements are kept by its connections and made anew only when something about the tables changes, as by ANALYZE.
 const (
-	grown    state = "grown under the mount: plans of when it was empty, no statistics"
+	grown    state = "grown under the mount, no statistics"
 	fresh    state = "mounted anew, no statistics"
 	analyzed state = "after VACUUM ANALYZE, which autovacuum does"
 )
