@@ -63,13 +63,9 @@ func newDrive(s *Store, name string, id blobstore.DriveID, top *descriptor, st *
 	if uid := os.Geteuid(); uid != 0 {
 		d.uid, d.gid = uint32(uid), uint32(os.Getegid())
 	}
-	d.root = &node{
-		ino:    blobstore.RootIno,
-		id:     identityOf(st),
-		folder: true,
-		places: []place{{nil, name}},
-		refs:   1, // the drive's
-	}
+	d.root = newNode(blobstore.RootIno, identityOf(st), true)
+	d.root.places.insert(place{nil, name})
+	d.root.refs = 1 // the drive's
 	d.nodes[blobstore.RootIno] = d.root
 	s.folders.put(d.root, top, time.Now())
 	return d
@@ -145,7 +141,9 @@ func (d *Drive) Close(ctx context.Context) (err error) {
 	d.nodes = make(map[blobstore.Ino]*node)
 	var files []*file
 	for _, n := range nodes {
-		files = append(files, n.files...)
+		for f := n.files; f != nil; f = f.next {
+			files = append(files, f)
+		}
 	}
 	d.mu.Unlock()
 	for _, f := range files {

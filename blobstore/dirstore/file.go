@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"slices"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +18,7 @@ type file struct {
 	d      *descriptor
 	flags  blobstore.OpenFlags
 	closed atomic.Bool
+	next   *file // of those open on the node; guarded by Drive.mu
 }
 
 var _ interface {
@@ -59,7 +59,7 @@ func (d *Drive) Open(ctx context.Context, ino blobstore.Ino, flags blobstore.Ope
 	f := &file{drive: d, node: n, d: fd, flags: flags}
 	d.mu.Lock()
 	n.refs++
-	n.files = append(n.files, f)
+	n.opened(f)
 	d.mu.Unlock()
 	return f, nil
 }
@@ -268,9 +268,7 @@ func (f *file) Close() (err error) {
 	defer wrap("close", f.node.ino, &err)
 	d, n := f.drive, f.node
 	d.mu.Lock()
-	if i := slices.Index(n.files, f); i >= 0 {
-		n.files = slices.Delete(n.files, i, i+1)
-	}
+	n.closed(f)
 	d.mu.Unlock()
 	err = f.d.close()
 	d.drop(n)
