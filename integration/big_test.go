@@ -61,7 +61,7 @@ func TestABigFileTakesLittleMemory(t *testing.T) {
 	})
 }
 
-// A walk looks at every file of a drive with so many that whatever the program kept for each would show: in folders of 1,000, and in one large
+// A walk looks at every file of a drive with so many that whatever the program kept for each would show: in folders of 10,000, and in one large
 // folder. Once the kernel knows them all, they are looked at again.
 func TestAWalkOfManyFilesTakesLittleMemory(t *testing.T) {
 	onEachStore(t, func(t *testing.T, s *store) {
@@ -69,7 +69,7 @@ func TestAWalkOfManyFilesTakesLittleMemory(t *testing.T) {
 		check(t, err)
 		alice := s.addUser(t, "alice")
 		m := s.mountWith(t, program, alice, s.mountpoint(t))
-		const each = 1000
+		const each = 10_000
 		folders := manyFiles / 2 / each
 		for i := range folders {
 			s.fillWithNodes(t, m, alice, fmt.Sprintf("folder%d", i), each)
