@@ -116,18 +116,20 @@ func (p plan) measureAxis(ctx context.Context, a axis) (results []result, err er
 
 // startCluster starts a server that waits for no disk, and gathers statistics only when told to.
 func startCluster(ctx context.Context) (*pgtest.Cluster, error) {
-	cluster, err := pgtest.StartCluster()
+	cluster, err := pgtest.Create()
 	if err != nil {
 		return nil, err
 	}
 	admin, err := pgx.Connect(ctx, cluster.URL("postgres"))
 	if err == nil {
-		for _, setting := range []string{"fsync = off", "full_page_writes = off", "autovacuum = off"} {
+		for _, setting := range []string{"shared_buffers = '1GB'", "fsync = off", "full_page_writes = off", "autovacuum = off"} {
 			_, failed := admin.Exec(ctx, "alter system set "+setting)
 			err = errors.Join(err, failed)
 		}
-		_, failed := admin.Exec(ctx, "select pg_reload_conf()")
-		err = errors.Join(err, failed, admin.Close(ctx))
+		err = errors.Join(err, admin.Close(ctx))
+	}
+	if err == nil {
+		err = cluster.Restart()
 	}
 	if err != nil {
 		return nil, errors.Join(err, cluster.Remove())
