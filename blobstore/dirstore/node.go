@@ -95,14 +95,10 @@ func (p *places) remove(i int) {
 const maxPlaces = 16
 
 // A node is what a drive remembers of an inode while its user knows it by number, has it open, or knows something in it. The kernel
-// knows as many nodes as it has memory for: a million of these are to take 100 MB, so what only folders or open files need is elsewhere.
+// knows as many nodes as it has memory for: a million of these are to take 80 MB, so what only folders or open files need is elsewhere.
 type node struct {
-	ino     blobstore.Ino
 	id      identity
 	*inside // of a folder its own, else nothing
-
-	// changes is held by a change of attributes, which takes several system calls.
-	changes sync.Mutex
 
 	places  places // guarded by Drive.mu, like the next three
 	lookups uint64 // by the user, less what Forget took back
@@ -125,8 +121,8 @@ type inside struct {
 // nothing is inside whatever is no folder. Who takes it for one locks this, and finds nothing.
 var nothing inside
 
-func newNode(ino blobstore.Ino, id identity, folder bool) *node {
-	n := &node{ino: ino, id: id, inside: &nothing, folder: folder}
+func newNode(id identity, folder bool) *node {
+	n := &node{id: id, inside: &nothing, folder: folder}
 	if folder {
 		n.inside = new(inside)
 	}
@@ -177,8 +173,8 @@ func (d *Drive) collect(n *node, spare []*descriptor) []*descriptor {
 	if n.refs > 0 || n.lookups > 0 {
 		return spare
 	}
-	if d.nodes[n.ino] == n {
-		delete(d.nodes, n.ino)
+	if ino := d.number(n); d.nodes[ino] == n {
+		delete(d.nodes, ino)
 	}
 	if fd := d.store.folders.remove(n, true); fd != nil {
 		spare = append(spare, fd)
@@ -213,7 +209,7 @@ func (d *Drive) enter(at place, st *unix.Statx_t, f *file) {
 	n := d.nodes[ino]
 	var spare []*descriptor
 	if n == nil || n.id != id {
-		next := newNode(ino, id, st.Mode&unix.S_IFMT == unix.S_IFDIR)
+		next := newNode(id, st.Mode&unix.S_IFMT == unix.S_IFDIR)
 		d.nodes[ino] = next
 		if n != nil {
 			// The number has gone to another inode. The user takes back lookups by number, so they stay
@@ -237,7 +233,7 @@ func (d *Drive) enter(at place, st *unix.Statx_t, f *file) {
 // remember puts a place before the others that a node was seen at. Of more places than the node has names, the oldest are
 // wrong. The caller holds mu.
 func (d *Drive) remember(n *node, at place, nlink uint32, spare []*descriptor) []*descriptor {
-	if n.ino == blobstore.RootIno {
+	if d.number(n) == blobstore.RootIno {
 		return spare
 	}
 	if i := n.places.index(at); i >= 0 {
