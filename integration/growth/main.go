@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -39,13 +40,15 @@ func run(p plan, plot string) error {
 	ctx, cancel := context.WithTimeout(ctx, p.limit)
 	defer cancel()
 	results, err := p.measure(ctx)
-	if err != nil {
+	if len(results) == 0 {
 		return err
 	}
-	if _, err := fmt.Print(report(results)); err != nil || plot == "" {
-		return err
+	// What was measured before an error is told too, but not drawn.
+	_, said := fmt.Print(report(results))
+	if err == nil && plot != "" {
+		err = os.WriteFile(plot, drawing(results), 0o644)
 	}
-	return os.WriteFile(plot, drawing(results), 0o644)
+	return errors.Join(err, said)
 }
 
 // progress tells whoever waits.

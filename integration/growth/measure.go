@@ -54,7 +54,7 @@ func (l line) relative() []float64 {
 	return r
 }
 
-// measure measures one axis after the other, each on a server of its own.
+// measure measures one axis after the other, each on a server of its own. With an error it returns what it has measured before.
 func (p plan) measure(ctx context.Context) ([]result, error) {
 	var all []result
 	for _, a := range axes() {
@@ -62,10 +62,10 @@ func (p plan) measure(ctx context.Context) ([]result, error) {
 			continue
 		}
 		results, err := p.measureAxis(ctx, a.upTo(p.share))
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", a.name, err)
-		}
 		all = append(all, results...)
+		if err != nil {
+			return all, fmt.Errorf("%s: %w", a.name, err)
+		}
 	}
 	return all, nil
 }
@@ -101,12 +101,12 @@ func (p plan) measureAxis(ctx context.Context, a axis) (results []result, err er
 		began := time.Now()
 		for _, w := range worlds {
 			if err := w.bring(ctx, s); err != nil {
-				return nil, err
+				return results, err
 			}
 		}
 		r, err := p.rounded(ctx, a, s, worlds)
 		if err != nil {
-			return nil, err
+			return results, err
 		}
 		results = append(results, r)
 		progress("%s: measured, %s, in %.0f s", a.name, s, time.Since(began).Seconds())
