@@ -14,6 +14,9 @@ PACKAGES ?= ./...
 # The tests that `make programs` runs: those of size, see integration/programs_test.go.
 PROGRAMS := Fio|StressNG|Dbench|PostgresKeeps|SQLiteLoses|GitKeeps
 
+# The tests that `make memory` runs.
+MEMORY := TestABigFileTakesLittleMemory|TestAWalkOfManyFilesTakesLittleMemory
+
 # How long each fuzz target runs.
 FUZZTIME ?= 30s
 
@@ -199,6 +202,18 @@ faults: test-deps ## have each fault come at MOMENTS (12) moments, with the race
 .PHONY: bench
 bench: test-deps ## run the benchmarks
 	@$(call leaving_nothing,go test -run '^$$' -bench . -benchmem $(PACKAGES))
+
+# Each size has a database of its own; it takes up to 9 GB of disk for a while.
+.PHONY: growth
+growth: test-deps ## show what operations cost from 1,000 to 1,000,000 files, 10 to 10,000 drives, 1 to 100 GB (about 10 minutes)
+	@mkdir -p bin
+	go build -o bin/growth ./integration/growth
+	$(call leaving_nothing,bin/growth -plot docs/growth.svg $(GROWTHFLAGS))
+
+.PHONY: memory
+memory: test-deps ## see what a mount takes of memory for 10 GB in and out, and for a walk of a million files (about 5 minutes)
+	@export MEDIAFS_FULL_LENGTH=1
+	$(call leaving_nothing,go test -count=1 -parallel 1 -timeout 30m -v -run '$(MEMORY)' ./integration/)
 
 .PHONY: pjdfstest
 pjdfstest: deps ## run the built POSIX suite at PJDFSTEST=/path on both stores (as root) and print what fails

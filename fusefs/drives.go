@@ -70,12 +70,10 @@ func (m *Mount) CloseDrives(ctx context.Context) error {
 	}
 }
 
-// maxOpenDrives is how many drives stay open when nobody uses them, those aside that are kept.
-const maxOpenDrives = 64
-
 // drives are the drives of a mount of many. Those that are in use are open; of the others, those that were used last.
 type drives struct {
 	shown   Drives
+	most    int           // how many stay open when nobody uses them, those aside that are kept
 	timeout time.Duration // of opening and of closing one
 	log     *slog.Logger
 
@@ -97,6 +95,7 @@ type drives struct {
 func newDrives(shown Drives, o Options) *drives {
 	m := &drives{
 		shown:    shown,
+		most:     o.OpenDrives,
 		timeout:  o.Timeout,
 		log:      o.Logger,
 		opened:   make(map[blobstore.DriveID]*drive),
@@ -266,7 +265,7 @@ func (m *drives) remember(info blobstore.DriveInfo) error {
 
 // becameIdle has closeIdle look whether too many are open.
 func (m *drives) becameIdle() {
-	if m.passing.Load() <= maxOpenDrives {
+	if m.passing.Load() <= int64(m.most) {
 		return
 	}
 	select {
@@ -275,7 +274,7 @@ func (m *drives) becameIdle() {
 	}
 }
 
-// closeIdle closes idle drives, those used longest ago first, while more than maxOpenDrives are open.
+// closeIdle closes idle drives, those used longest ago first, while more than most are open.
 func (m *drives) closeIdle() {
 	for {
 		select {
@@ -296,7 +295,7 @@ func (m *drives) closeIdle() {
 
 // takeIdle takes the drive out that is to be closed next, if any. It is not opened again before the channel is closed.
 func (m *drives) takeIdle() (*drive, chan struct{}) {
-	if m.passing.Load() <= maxOpenDrives {
+	if m.passing.Load() <= int64(m.most) {
 		return nil, nil
 	}
 	m.mu.Lock() // nobody comes to hold a drive meanwhile

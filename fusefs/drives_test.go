@@ -329,7 +329,7 @@ func TestTheFolderOfADriveAmongManyIsItsUsersAloneWhateverItsMode(t *testing.T) 
 
 func TestIdleDrivesAreClosedAndOpenedAgain(t *testing.T) {
 	var users []auth.UserID
-	for i := range 2 * maxOpenDrives {
+	for i := range 2 * DefaultOpenDrives {
 		users = append(users, auth.UserID(fmt.Sprintf("user%03d", i)))
 	}
 	many := newManyDrives(t, users...)
@@ -348,13 +348,13 @@ func TestIdleDrivesAreClosedAndOpenedAgain(t *testing.T) {
 	for _, user := range users[2:] {
 		must(t, os.WriteFile(path(user), []byte(user), 0o644))
 	}
-	for closed := 0; closed < len(users)-maxOpenDrives; closed++ {
+	for closed := 0; closed < len(users)-DefaultOpenDrives; closed++ {
 		if name := soon(t, "the closing of an idle drive", many.closed); name == blobstore.DriveName(users[0]) {
 			t.Error("a drive with an open file was closed")
 		}
 	}
-	if n := len(many.openNow()); n != maxOpenDrives {
-		t.Errorf("%d drives are open, want %d", n, maxOpenDrives)
+	if n := len(many.openNow()); n != DefaultOpenDrives {
+		t.Errorf("%d drives are open, want %d", n, DefaultOpenDrives)
 	}
 	for _, name := range many.openNow() {
 		if name == blobstore.DriveName(users[1]) {
@@ -412,7 +412,7 @@ func TestNodesThatAReopenedDriveDoesNotKnowAreStale(t *testing.T) {
 	defer unix.Close(folder)
 	first := m.fs.many.holdOpenedNamed("first")
 	first.release()
-	for i := range 2 * maxOpenDrives {
+	for i := range 2 * DefaultOpenDrives {
 		_, err := os.Stat(filepath.Join(dir, fmt.Sprintf("user%03d", i)))
 		must(t, err)
 	}
@@ -436,7 +436,7 @@ func TestNodesThatAReopenedDriveDoesNotKnowAreStale(t *testing.T) {
 
 func TestDrivesWithSomethingPendingStayOpen(t *testing.T) {
 	var users []auth.UserID
-	for i := range 2 * maxOpenDrives {
+	for i := range 2 * DefaultOpenDrives {
 		users = append(users, auth.UserID(fmt.Sprintf("user%03d", i)))
 	}
 	many := newManyDrives(t, users...)
@@ -449,7 +449,7 @@ func TestDrivesWithSomethingPendingStayOpen(t *testing.T) {
 		}
 		d.release()
 	}
-	for range len(users) - maxOpenDrives {
+	for range len(users) - DefaultOpenDrives {
 		if name := soon(t, "the closing of an idle drive", many.closed); name == "user000" {
 			t.Error("a drive with something pending was closed")
 		}
@@ -460,7 +460,7 @@ func TestDrivesWithSomethingPendingStayOpen(t *testing.T) {
 
 func TestDrivesInUseAreNotClosed(t *testing.T) {
 	var users []auth.UserID
-	for i := range maxOpenDrives + 20 {
+	for i := range DefaultOpenDrives + 20 {
 		users = append(users, auth.UserID(fmt.Sprintf("user%03d", i)))
 	}
 	many := newManyDrives(t, users...)

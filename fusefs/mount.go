@@ -36,6 +36,9 @@ type Options struct {
 	Timeout    time.Duration // deadline of each operation; 0: 30 s
 	Logger     *slog.Logger  // nil: nothing is logged
 
+	InflightBytes int64 // of requests that are read from the kernel and not yet answered; 0: DefaultInflightBytes
+	OpenDrives    int   // of many, how many stay open when nobody uses them, those aside that are kept; 0: DefaultOpenDrives
+
 	// Locks has the kernel leave file locks to the drives of a mount of many, which are a blobstore.Locker each. A mount of one
 	// drive sees by itself whether it is one.
 	Locks bool
@@ -45,15 +48,20 @@ type Options struct {
 	Passthrough bool
 }
 
+// The defaults of what Options bound.
+const (
+	DefaultInflightBytes = 64 << 20
+	DefaultOpenDrives    = 64
+)
+
 const (
 	typeName       = "mediafs" // the kernel shows it as fuse.mediafs
 	defaultTimeout = 30 * time.Second
 
 	defaultRootMode = 0o700
 
-	maxRequest    = 1 << 20  // bytes of one READ or WRITE; the most that the kernel takes by default (fs.fuse.max_pages_limit)
-	maxBackground = 64       // requests for read-ahead and write-back that the kernel has under way
-	maxInflight   = 64 << 20 // bytes of requests that are read from the kernel and not yet answered
+	maxRequest    = 1 << 20 // bytes of one READ or WRITE; the most that the kernel takes by default (fs.fuse.max_pages_limit)
+	maxBackground = 64      // requests for read-ahead and write-back that the kernel has under way
 )
 
 // withDefaults fills in what was left open.
@@ -66,6 +74,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.RootMode == 0 {
 		o.RootMode = defaultRootMode
+	}
+	if o.InflightBytes == 0 {
+		o.InflightBytes = DefaultInflightBytes
+	}
+	if o.OpenDrives == 0 {
+		o.OpenDrives = DefaultOpenDrives
 	}
 	return o
 }
@@ -139,7 +153,7 @@ func mountOptions(o Options, privileged, locks bool) *fuse.MountOptions {
 		Options:                 []string{"default_permissions"},
 		MaxWrite:                maxRequest,
 		MaxBackground:           maxBackground,
-		MaxInflightRequestBytes: maxInflight,
+		MaxInflightRequestBytes: int(o.InflightBytes),
 		Logger:                  slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn),
 		EnableLocks:             locks,
 		// A symbolic link's target never changes, and its number is never another node's.

@@ -3,10 +3,14 @@ package integration
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"hash"
 	"io"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -14,12 +18,17 @@ import (
 )
 
 const (
-	bigFile     = int64(2) << 30
-	memoryLimit = int64(300) << 20
+	memoryLimit = 200_000_000
 	sparseFile  = int64(5) << 40
 )
 
-// A 2 GiB file comes back as it was written, from a program that never has as much memory as the file is big.
+// At full length this is 10 GB, and a million files.
+var (
+	bigFile   = size(int64(2)<<30, 10_000_000_000)
+	manyFiles = size(50_000, 1_000_000)
+)
+
+// A file of 2 GiB comes back as it was written, from a program that never has as much memory as the file is big.
 func TestABigFileTakesLittleMemory(t *testing.T) {
 	onEachStore(t, func(t *testing.T, s *store) {
 		program, err := lean()
@@ -52,6 +61,46 @@ func TestABigFileTakesLittleMemory(t *testing.T) {
 	})
 }
 
+// A walk looks at every file of a drive with so many that whatever the program kept for each would show: in folders of 10,000, and in one large
+// folder. Once the kernel knows them all, they are looked at again.
+func TestAWalkOfManyFilesTakesLittleMemory(t *testing.T) {
+	onEachStore(t, func(t *testing.T, s *store) {
+		program, err := lean()
+		check(t, err)
+		alice := s.addUser(t, "alice")
+		m := s.mountWith(t, program, alice, s.mountpoint(t))
+		const each = 10_000
+		folders := manyFiles / 2 / each
+		for i := range folders {
+			s.fillWithNodes(t, m, alice, fmt.Sprintf("folder%d", i), each)
+		}
+		s.fillWithNodes(t, m, alice, "large", manyFiles-folders*each)
+		m.unmount(t)
+
+		m = s.mountWith(t, program, alice, m.point)
+		for _, times := range []string{"once", "twice"} {
+			seen := strings.Fields(s.person.shell(t, m.point, `find . -type f -printf '%s\n' | sort | uniq -c`).ok(t))
+			if want := []string{strconv.Itoa(manyFiles), "0"}; !slices.Equal(seen, want) {
+				t.Errorf("find sees %q, want %q: how many files, of which size", seen, want)
+			}
+			underLimit(t, "walking "+times, m.peakMemory(t))
+		}
+	})
+}
+
+// fillWithNodes is fillFolder with a node for every name.
+func (s *store) fillWithNodes(t *testing.T, m *mount, u user, folder string, size int) {
+	t.Helper()
+	if s.kind == postgres {
+		s.fillFolder(t, m, u, folder, size)
+		return
+	}
+	check(t, os.Mkdir(m.path(folder), 0o755))
+	for i := range size {
+		check(t, unix.Mknod(filepath.Join(s.folder(u), folder, bigName(i)), unix.S_IFREG|0o644, 0))
+	}
+}
+
 func copyAll(t *testing.T, to io.Writer, from io.Reader) int64 {
 	t.Helper()
 	n, err := io.CopyBuffer(to, struct{ io.Reader }{from}, make([]byte, 1<<20))
@@ -63,9 +112,9 @@ func sum(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }
 
 func underLimit(t *testing.T, what string, peak int64) {
 	t.Helper()
-	t.Logf("%s: %d MiB at most", what, peak>>20)
+	t.Logf("%s: %d MB at most", what, peak/1_000_000)
 	if peak >= memoryLimit {
-		t.Errorf("%s took %d MiB of memory, want less than %d", what, peak>>20, memoryLimit>>20)
+		t.Errorf("%s took %d MB of memory, want less than %d", what, peak/1_000_000, memoryLimit/1_000_000)
 	}
 }
 

@@ -65,8 +65,9 @@ func (d *Drive) SetAttr(ctx context.Context, ino blobstore.Ino, change blobstore
 	}
 	defer fd.release()
 	d.changed.Store(true)
-	n.changes.Lock()
-	defer n.changes.Unlock()
+	changing := d.changing(n)
+	changing.Lock()
+	defer changing.Unlock()
 	if err := statx(fd.fd, "", &st); err != nil {
 		return attr, err
 	}

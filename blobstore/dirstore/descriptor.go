@@ -172,6 +172,9 @@ func (f *folders) take(e *list.Element) *descriptor {
 func (f *folders) remove(n *node, drop bool) *descriptor {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if !n.folder {
+		return nil
+	}
 	n.dropped = n.dropped || drop
 	if n.kept == nil {
 		return nil

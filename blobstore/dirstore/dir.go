@@ -47,7 +47,7 @@ func (d *Drive) OpenDir(ctx context.Context, ino blobstore.Ino) (_ blobstore.Dir
 // Read passes entries on. A position is the offset that getdents64(2) gives an entry, d_off, which any file system takes
 // back in lseek(2).
 func (l *dir) Read(ctx context.Context, after uint64, attributes bool, take func(*blobstore.Entry) bool) (err error) {
-	defer wrap("read folder", l.node.ino, &err)
+	defer wrap("read folder", l.drive.number(l.node), &err)
 	if after == 0 || after != l.next || l.buf == nil {
 		if _, err := unix.Seek(l.d.fd, int64(after), unix.SEEK_SET); err != nil {
 			return err
@@ -153,7 +153,7 @@ func (l *dir) complete(entry *blobstore.Entry, attributes bool) (bool, error) {
 
 // Sync is fsync(2) of the folder.
 func (l *dir) Sync(ctx context.Context) (err error) {
-	defer wrap("sync folder", l.node.ino, &err)
+	defer wrap("sync folder", l.drive.number(l.node), &err)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -166,7 +166,7 @@ func (l *dir) Close() (err error) {
 		return nil
 	}
 	l.closed = true
-	defer wrap("close folder", l.node.ino, &err)
+	defer wrap("close folder", l.drive.number(l.node), &err)
 	l.drive.drop(l.node)
 	return l.d.close()
 }

@@ -39,6 +39,9 @@ type Drive struct {
 	// where the table says holds it alone to look once more: the table may just have been behind.
 	moves sync.RWMutex
 
+	// changes are held by changes of attributes, which take several system calls: each by one of them, see changing.
+	changes [64]sync.Mutex
+
 	mu    sync.Mutex
 	nodes map[blobstore.Ino]*node // guarded by mu
 }
@@ -63,13 +66,9 @@ func newDrive(s *Store, name string, id blobstore.DriveID, top *descriptor, st *
 	if uid := os.Geteuid(); uid != 0 {
 		d.uid, d.gid = uint32(uid), uint32(os.Getegid())
 	}
-	d.root = &node{
-		ino:    blobstore.RootIno,
-		id:     identityOf(st),
-		folder: true,
-		places: []place{{nil, name}},
-		refs:   1, // the drive's
-	}
+	d.root = newNode(identityOf(st), true)
+	d.root.places.insert(place{nil, name})
+	d.root.refs = 1 // the drive's
 	d.nodes[blobstore.RootIno] = d.root
 	s.folders.put(d.root, top, time.Now())
 	return d
@@ -106,6 +105,12 @@ func (d *Drive) ino(number uint64) blobstore.Ino {
 	}
 	return blobstore.Ino(number)
 }
+
+// number is the number by which a drive's user knows a node.
+func (d *Drive) number(n *node) blobstore.Ino { return d.ino(n.id.number) }
+
+// changing is what a change of a node's attributes holds.
+func (d *Drive) changing(n *node) *sync.Mutex { return &d.changes[n.id.number%uint64(len(d.changes))] }
 
 // Usage is how full the file system is that the drive is on.
 func (d *Drive) Usage(ctx context.Context) (usage blobstore.Usage, err error) {
@@ -145,7 +150,9 @@ func (d *Drive) Close(ctx context.Context) (err error) {
 	d.nodes = make(map[blobstore.Ino]*node)
 	var files []*file
 	for _, n := range nodes {
-		files = append(files, n.files...)
+		for f := n.files; f != nil; f = f.next {
+			files = append(files, f)
+		}
 	}
 	d.mu.Unlock()
 	for _, f := range files {

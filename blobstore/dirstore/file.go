@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"slices"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +18,7 @@ type file struct {
 	d      *descriptor
 	flags  blobstore.OpenFlags
 	closed atomic.Bool
+	next   *file // of those open on the node; guarded by Drive.mu
 }
 
 var _ interface {
@@ -59,7 +59,7 @@ func (d *Drive) Open(ctx context.Context, ino blobstore.Ino, flags blobstore.Ope
 	f := &file{drive: d, node: n, d: fd, flags: flags}
 	d.mu.Lock()
 	n.refs++
-	n.files = append(n.files, f)
+	n.opened(f)
 	d.mu.Unlock()
 	return f, nil
 }
@@ -135,7 +135,7 @@ func (f *file) Descriptor() int { return f.d.fd }
 
 // ReadAt reads until p is full or the file ends.
 func (f *file) ReadAt(ctx context.Context, p []byte, off int64) (n int, err error) {
-	defer wrap("read", f.node.ino, &err)
+	defer wrap("read", f.drive.number(f.node), &err)
 	fd, err := f.use(ctx)
 	if err != nil {
 		return 0, err
@@ -162,7 +162,7 @@ func (f *file) ReadAt(ctx context.Context, p []byte, off int64) (n int, err erro
 
 // WriteAt writes all of p, or tells how much was written before the error.
 func (f *file) WriteAt(ctx context.Context, p []byte, off int64) (n int, err error) {
-	defer wrap("write", f.node.ino, &err)
+	defer wrap("write", f.drive.number(f.node), &err)
 	fd, err := f.use(ctx)
 	if err != nil {
 		return 0, err
@@ -197,7 +197,7 @@ func checkRange(off, n int64) error {
 
 // Sync is fsync(2). The file systems of Linux that keep a journal (ext4, XFS, Btrfs) write the name of a new file with it.
 func (f *file) Sync(ctx context.Context) (err error) {
-	defer wrap("sync", f.node.ino, &err)
+	defer wrap("sync", f.drive.number(f.node), &err)
 	fd, err := f.use(ctx)
 	if err != nil {
 		return err
@@ -210,7 +210,7 @@ func (f *file) Sync(ctx context.Context) (err error) {
 // reports at the next Sync of any file then open on the node what it could not write. So close(2) promises here what it
 // promises on the file system below, not that the machine may lose power.
 func (f *file) Flush(ctx context.Context) (err error) {
-	defer wrap("flush", f.node.ino, &err)
+	defer wrap("flush", f.drive.number(f.node), &err)
 	fd, err := f.use(ctx)
 	if err != nil {
 		return err
@@ -221,7 +221,7 @@ func (f *file) Flush(ctx context.Context) (err error) {
 
 // Allocate is fallocate(2).
 func (f *file) Allocate(ctx context.Context, mode blobstore.AllocateMode, off, n int64) (err error) {
-	defer wrap("allocate", f.node.ino, &err)
+	defer wrap("allocate", f.drive.number(f.node), &err)
 	flags, ok := map[blobstore.AllocateMode]uint32{
 		blobstore.AllocateExtend:    0,
 		blobstore.AllocateKeepSize:  unix.FALLOC_FL_KEEP_SIZE,
@@ -245,7 +245,7 @@ func (f *file) Allocate(ctx context.Context, mode blobstore.AllocateMode, off, n
 
 // Seek is lseek(2), whose only other effect, on the position of the descriptor, means nothing here.
 func (f *file) Seek(ctx context.Context, off int64, whence blobstore.SeekWhence) (at int64, err error) {
-	defer wrap("seek", f.node.ino, &err)
+	defer wrap("seek", f.drive.number(f.node), &err)
 	fd, err := f.use(ctx)
 	if err != nil {
 		return 0, err
@@ -265,12 +265,10 @@ func (f *file) Close() (err error) {
 	if f.closed.Swap(true) {
 		return nil
 	}
-	defer wrap("close", f.node.ino, &err)
+	defer wrap("close", f.drive.number(f.node), &err)
 	d, n := f.drive, f.node
 	d.mu.Lock()
-	if i := slices.Index(n.files, f); i >= 0 {
-		n.files = slices.Delete(n.files, i, i+1)
-	}
+	n.closed(f)
 	d.mu.Unlock()
 	err = f.d.close()
 	d.drop(n)
@@ -284,7 +282,7 @@ func (d *Drive) CopyRange(ctx context.Context, src blobstore.File, srcOff int64,
 	if !fromOurs || !toOurs || from.drive != d || to.drive != d {
 		return 0, blobstore.ErrCrossDevice
 	}
-	defer wrap("copy from", from.node.ino, &err)
+	defer wrap("copy from", d.number(from.node), &err)
 	in, err := from.use(ctx)
 	if err != nil {
 		return 0, err

@@ -115,7 +115,7 @@ func (d *Drive) descend(n *node) (*descriptor, error) {
 func (d *Drive) noFolder(n *node) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(n.places) == 0 && len(n.files) == 0 {
+	if n.places.len() == 0 && n.files == nil {
 		return blobstore.ErrNotExist
 	}
 	return blobstore.ErrNotDir
@@ -136,13 +136,13 @@ func (d *Drive) climb(n *node) (at *descriptor, checked time.Time, way []step, e
 			at.release()
 		}
 		switch {
-		case len(n.places) == 0:
+		case n.places.len() == 0:
 			return nil, now, nil, blobstore.ErrNotExist
 		case len(way) > len(d.nodes):
 			// Another program moved a folder into one that was in it: what the table knows makes a ring.
 			return nil, now, nil, blobstore.ErrStale
 		}
-		p := n.places[0]
+		p := n.places.at(0)
 		way = append(way, step{n, p.name})
 		if n = p.folder; n == nil {
 			if !d.store.root.acquire() {
@@ -238,7 +238,7 @@ func (d *Drive) statFolder(fd *descriptor, st *unix.Statx_t) error {
 func (d *Drive) openFile(n *node, flags blobstore.OpenFlags) *descriptor {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, f := range n.files {
+	for f := n.files; f != nil; f = f.next {
 		if f.flags.Has(flags) && f.d.acquire() {
 			return f.d
 		}
@@ -251,11 +251,11 @@ func (d *Drive) seek(n *node, try func(folder *descriptor, name string) error) e
 	err := blobstore.ErrNotExist
 	for i := 0; ; i++ {
 		d.mu.Lock()
-		if i >= len(n.places) {
+		if i >= n.places.len() {
 			d.mu.Unlock()
 			return err
 		}
-		at := n.places[i]
+		at := n.places.at(i)
 		at.folder.refs++
 		d.mu.Unlock()
 		err = d.tryPlace(at, try)

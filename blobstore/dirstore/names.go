@@ -148,7 +148,7 @@ func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) (err error) {
 // two, and only one at a time renames.
 func lockEntries(a, b *node) (unlock func()) {
 	a.entries.Lock()
-	if a == b {
+	if a.inside == b.inside {
 		return a.entries.Unlock
 	}
 	b.entries.Lock()

@@ -3,7 +3,9 @@ package dirstore
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -57,5 +59,47 @@ func TestANumberUsedAgainIsAnotherNode(t *testing.T) {
 	d.Forget(in, 1)
 	if got := len(d.nodes); got != 1 || d.root.refs != 1 {
 		t.Errorf("got %d nodes and %d references to the root, want the root alone and 1", got, d.root.refs)
+	}
+}
+
+// What the table takes for each node counts: the kernel may know millions.
+func TestANodeTakesLittleMemory(t *testing.T) {
+	if got := unsafe.Sizeof(node{}); got > 80 {
+		t.Errorf("a node takes %d bytes, want 80 at most", got)
+	}
+}
+
+func TestPlacesAreKeptInOrder(t *testing.T) {
+	folder := new(node)
+	at := func(name string) place { return place{folder, name} }
+	var p places
+	names := func() string {
+		var all []string
+		for i := range p.len() {
+			all = append(all, p.at(i).name)
+		}
+		return strings.Join(all, " ")
+	}
+	for _, step := range []struct {
+		do   func()
+		want string
+	}{
+		{func() {}, ""},
+		{func() { p.insert(at("a")) }, "a"},
+		{func() { p.remove(0) }, ""},
+		{func() { p.insert(at("a")); p.insert(at("b")); p.insert(at("c")) }, "c b a"},
+		{func() { p.remove(p.index(at("b"))) }, "c a"},
+		{func() { p.insert(at("d")) }, "d c a"},
+		{func() { p.remove(0) }, "c a"},
+		{func() { p.remove(1) }, "c"},
+		{func() { p.insert(at("e")) }, "e c"},
+		{func() { p.remove(0); p.remove(0) }, ""},
+	} {
+		if step.do(); names() != step.want {
+			t.Fatalf("got %q, want %q", names(), step.want)
+		}
+	}
+	if got := p.index(at("a")); got != -1 {
+		t.Errorf("what is not there is at %d, want -1", got)
 	}
 }

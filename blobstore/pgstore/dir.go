@@ -137,7 +137,7 @@ func (d *Drive) list(folder blobstore.Ino, after uint64, limit int, take func(bl
 	return statement{
 		sql: "select " + attrColumns + `, e.position, e.name
 			from mediafs.entries e join mediafs.nodes n on n.drive_id = $1 and n.ino = e.ino
-			where e.drive_id = $1 and -e.parent = -$2::bigint and e.position > $3 order by e.position limit $4`,
+			where e.drive_id = $1 and e.parent::double precision = $2::bigint::double precision and e.position > $3 order by e.position limit $4`,
 		args: []any{d.id, int64(folder), int64(after), limit},
 		each: func(rows pgx.Rows) error {
 			var r row

@@ -232,7 +232,7 @@ func readSessions(ctx context.Context, conn *pgx.Conn, names *betterauth.Tables)
 		begin
 			if pg_catalog.starts_with(p_token, 'mfs_') then
 				select a.drive_id into v_drive from mediafs.accounts a
-					where a.token_hash operator(pg_catalog.=) pg_catalog.sha256(pg_catalog.convert_to(p_token, 'UTF8'))
+					where a.token_hash operator(pg_catalog.=) (select pg_catalog.sha256(pg_catalog.convert_to(p_token, 'UTF8')))
 						and coalesce(pg_catalog.current_setting('mediafs.drive', true), '') operator(pg_catalog.=) '';
 			else
 				select d.drive_id into v_drive from (`+tables.SessionSQL()+`) s join mediafs.drives d on d.owner operator(pg_catalog.=) s.user_id

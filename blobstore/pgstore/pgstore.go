@@ -34,9 +34,9 @@ import (
 type Options struct {
 	Logger *slog.Logger
 
-	Connections    int   // to the database at most; 8
-	PendingBytes   int64 // memory for what is written and not yet stored; 64 MiB
-	ReadAheadBytes int64 // memory for what is read before it is asked for; 32 MiB
+	Connections    int   // to the database at most
+	PendingBytes   int64 // memory for what is written and not yet stored
+	ReadAheadBytes int64 // memory for what is read before it is asked for
 	ChunkSize      int   // of new drives, in bytes; a power of two; 64 KiB
 
 	// Spool is the folder of this machine where Drive.Preserve keeps what could not be stored; it is made if its parent is
@@ -44,18 +44,25 @@ type Options struct {
 	Spool string
 }
 
+// The defaults of what Options bound.
+const (
+	DefaultConnections    = 8
+	DefaultPendingBytes   = 64 << 20
+	DefaultReadAheadBytes = 32 << 20
+)
+
 func (o *Options) setDefaults() {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Connections == 0 {
-		o.Connections = 8
+		o.Connections = DefaultConnections
 	}
 	if o.PendingBytes == 0 {
-		o.PendingBytes = 64 << 20
+		o.PendingBytes = DefaultPendingBytes
 	}
 	if o.ReadAheadBytes == 0 {
-		o.ReadAheadBytes = 32 << 20
+		o.ReadAheadBytes = DefaultReadAheadBytes
 	}
 	if o.ChunkSize == 0 {
 		o.ChunkSize = 64 << 10

@@ -41,7 +41,7 @@ func attach(ctx context.Context, o mountOptions, logger *slog.Logger) (_ *attach
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
-	if m.store, m.authenticator, err = m.address.open(ctx, logger); err != nil {
+	if m.store, m.authenticator, err = m.address.open(ctx, o.Budgets, logger); err != nil {
 		return nil, err
 	}
 	undo := func() error { return m.store.Close() }
@@ -134,6 +134,9 @@ func (m *attachment) open(ctx context.Context, session auth.Session, logger *slo
 		Passthrough: o.Passthrough,
 		Timeout:     o.Timeout,
 		Logger:      logger,
+
+		InflightBytes: o.Budgets.Requests,
+		OpenDrives:    int(o.Budgets.OpenDrives),
 	}
 	switch {
 	case m.local != nil:

@@ -150,7 +150,7 @@ func (a storeAddress) auditLog(ctx context.Context, query blobstore.AuditQuery, 
 
 // auditLogOf reads what a session may see.
 func (a storeAddress) auditLogOf(ctx context.Context, found credentials, query blobstore.AuditQuery, take func(*blobstore.AuditRecord) bool) error {
-	store, authenticator, err := a.open(ctx, newLogger(io.Discard, 0))
+	store, authenticator, err := a.open(ctx, budgets{}, newLogger(io.Discard, 0))
 	if err != nil {
 		return err
 	}

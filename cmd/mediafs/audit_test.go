@@ -21,7 +21,7 @@ func recordAs(t *testing.T, store, tokenFile string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	opened, authenticator, err := address.open(t.Context(), slog.New(slog.DiscardHandler))
+	opened, authenticator, err := address.open(t.Context(), budgets{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,6 +45,9 @@ func isolate(t *testing.T) (runtime string) {
 	for _, name := range []string{storeVariable, tokenVariable, daemonVariable, authVariable, "XDG_RUNTIME_DIR"} {
 		t.Setenv(name, "")
 	}
+	for _, s := range settings {
+		t.Setenv(s.variable, "")
+	}
 	return runtime
 }
 
@@ -242,7 +245,7 @@ func TestBashCompletesCommandsAndFlags(t *testing.T) {
 		{"m", "mount"},
 		{"user ", "add list remove token help h"},
 		{"user re", "remove"},
-		{"mount --re", "--read-only"},
+		{"mount --read-o", "--read-only"},
 		{"mount --store /srv --token", "--token-file"},
 		{"user add --r", "--role"},
 		{"completion z", "zsh"},

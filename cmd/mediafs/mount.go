@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// memoryLimit is what the program tries to stay within, in bytes, unless GOMEMLIMIT says otherwise. The buffers of
-	// the stores and of FUSE are a good half of it.
-	memoryLimit = 256 << 20
+	// garbage is how much of what is in use there may be of what no longer is, in percent, before it is collected. Most of the memory is
+	// buffers, which the collector needn't look into, so that half of the usual costs next to nothing.
+	garbage = 50
 
 	// drainDeadline is how long unmounting waits for what is pending, and for files to be closed.
 	drainDeadline = 60 * time.Second
@@ -49,10 +49,10 @@ func mountCommand() *cli.Command {
 			"  mediafs mount --store /srv/media --guest ~/public\n" +
 			"  mediafs mount --store /srv/media --all-users --daemon /media/drives\n\n" +
 			"With the link /sbin/mount.mediafs to this program, mount(8) and fstab(5) know the type mediafs, with the options\n" +
-			"token_file=FILE, auth=URL, guest, all_users, users_file=FILE, passthrough, ro, allow_other, timeout=DURATION, log_level=LEVEL\n" +
-			"and the usual ones:\n\n" +
+			"token_file=FILE, auth=URL, guest, all_users, users_file=FILE, passthrough, ro, allow_other, timeout=DURATION, log_level=LEVEL,\n" +
+			"pending=SIZE, read_ahead=SIZE, requests=SIZE, connections=N, open_drives=N and the usual ones:\n\n" +
 			"  /srv/media  /mnt/anna  mediafs  token_file=/etc/mediafs/anna.token,nofail  0  0",
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			storeFlag(),
 			&cli.StringFlag{Name: "token-file", TakesFile: true, Usage: "`FILE` that holds the token and that nobody else can read (or " + tokenVariable + ")"},
 			&cli.StringFlag{Name: "auth", Usage: "`URL` of the application to ask about the session, for a store of folders (or " + authVariable + ")"},
@@ -65,7 +65,7 @@ func mountCommand() *cli.Command {
 			&cli.BoolFlag{Name: "daemon", Usage: "go to the background when the drive is mounted"},
 			&cli.DurationFlag{Name: "timeout", Value: 30 * time.Second, Usage: "fail an operation that takes longer than this `DURATION`"},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "`LEVEL` of what is logged: debug, info, warn or error"},
-		},
+		}, budgetFlags()...),
 		Action: runMount,
 	}
 }
@@ -84,6 +84,7 @@ type mountOptions struct {
 	AllowOther  bool
 	Passthrough bool
 	Timeout     time.Duration
+	Budgets     budgets
 	LogLevel    slog.Level
 	Log         string   // file that the daemon logs to; "": stderr
 	Warnings    []string // to be logged
@@ -123,6 +124,9 @@ func mountOptionsOf(c *cli.Context) (o mountOptions, err error) {
 	}
 	if err := o.LogLevel.UnmarshalText([]byte(c.String("log-level"))); err != nil {
 		return o, usageFailure(c, errors.New("--log-level is debug, info, warn or error"))
+	}
+	if o.Budgets, err = budgetsOf(c, address); err != nil {
+		return o, err
 	}
 	switch {
 	case c.Bool("guest") && c.Bool("all-users"), c.Bool("guest") && c.IsSet("token-file"), c.Bool("all-users") && c.IsSet("token-file"):
@@ -200,7 +204,10 @@ func stopSignals() []os.Signal {
 // serveMount mounts what the options say, calls ready with the name of it, and serves until it is unmounted.
 func serveMount(o mountOptions, logger *slog.Logger, ready func(what string) error) (err error) {
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
+		debug.SetMemoryLimit(o.Budgets.memory())
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbage)
 	}
 	for _, warning := range o.Warnings {
 		logger.Warn(warning)

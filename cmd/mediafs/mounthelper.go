@@ -186,6 +186,13 @@ func (c helperCall) command() (args []string, noexec bool, err error) {
 		case "noexec", "exec":
 			noexec = name == "noexec"
 		default:
+			if s := settingOf(name); s != nil {
+				if _, err := s.read(value); err != nil {
+					return bad(option, err.Error())
+				}
+				args = append(args, "--"+s.flag, value)
+				continue
+			}
 			if !ignoredOptions[name] && !strings.HasPrefix(strings.ToLower(name), "x-") && !c.sloppy {
 				return bad(option, "is not known")
 			}

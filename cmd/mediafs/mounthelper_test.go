@@ -34,6 +34,8 @@ func TestAHelpersCallBecomesTheCommandMount(t *testing.T) {
 		{"/s /mnt -o ro,token_file=/t -o rw", mount("/s", token, "/t", "--", "/mnt")},
 		{"/s /mnt -o token_file=/t,auth=https://app.example.org", mount("/s", token, "/t", "--auth", "https://app.example.org", "--", "/mnt")},
 		{"/s /mnt -o token_file=/t,timeout=2m,log_level=debug,allow_other", mount("/s", token, "/t", "--timeout", "2m", "--log-level", "debug", "--allow-other", "--", "/mnt")},
+		{"/s /mnt -o token_file=/t,pending=1G,read_ahead=64M,requests=128M,connections=16,open_drives=8",
+			mount("/s", token, "/t", "--pending", "1G", "--read-ahead", "64M", "--requests", "128M", "--connections", "16", "--open-drives", "8", "--", "/mnt")},
 		{"/s /mnt -o token_file=/a=b", mount("/s", token, "/a=b", "--", "/mnt")},
 		// What mount(8) passes for `defaults`, `user,exec` and so on.
 		{"/s /mnt -o rw,nosuid,nodev,token_file=/t,user,_netdev,nofail,exec", mount("/s", token, "/t", "--", "/mnt")},

@@ -162,13 +162,15 @@ func (a storeAddress) secrets() []string {
 }
 
 // open opens the store and what checks its sessions.
-func (a storeAddress) open(ctx context.Context, logger *slog.Logger) (blobstore.Store, auth.Authenticator, error) {
+func (a storeAddress) open(ctx context.Context, b budgets, logger *slog.Logger) (blobstore.Store, auth.Authenticator, error) {
 	if a.database != "" {
 		spool, err := spoolFolder()
 		if err != nil {
 			logger.Warn("what can't be stored will not be put aside on disk", "error", err)
 		}
-		store, err := pgstore.Open(ctx, a.database, pgstore.Options{Logger: logger, Spool: spool})
+		store, err := pgstore.Open(ctx, a.database, pgstore.Options{
+			Logger: logger, Spool: spool, Connections: int(b.Connections), PendingBytes: b.Pending, ReadAheadBytes: b.ReadAhead,
+		})
 		if err != nil {
 			return nil, nil, a.failed(err)
 		}

@@ -70,7 +70,7 @@ func (p *plan) cpu(ctx context.Context, out io.Writer) (err error) {
 	defer func() { err = errors.Join(err, closeAll(targets, cluster)) }()
 	postmaster := 0
 	if cluster != nil {
-		postmaster = cluster.Process()
+		postmaster = cluster.Pid()
 	}
 	var b strings.Builder
 	b.WriteString("| step | target | seconds | client | its kernel | daemon | its kernel | Postgres | its kernel |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")

@@ -50,7 +50,7 @@ func (p *plan) open(ctx context.Context) (targets []*target, cluster *pgtest.Clu
 			err = add(p.mediafs(ctx, name, "file://"+filepath.Join(p.dir, name+"-store"), "--passthrough"))
 		case "postgres", "raw":
 			if cluster == nil {
-				if cluster, err = pgtest.StartCluster(); err != nil {
+				if cluster, err = pgtest.Create(); err != nil {
 					return targets, cluster, err
 				}
 			}

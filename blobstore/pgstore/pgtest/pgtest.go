@@ -43,7 +43,7 @@ func Main(m *testing.M) { os.Exit(Run(m)) }
 // Run is Main for a TestMain that has more to take away: it returns what to exit with.
 func Run(m *testing.M) int {
 	clearEnvironment()
-	shared.cluster, shared.err = create("", true)
+	shared.cluster, shared.err = create("", hasty...)
 	if shared.err != nil {
 		return m.Run()
 	}
@@ -97,18 +97,12 @@ func NewCluster(t testing.TB) *Cluster {
 	return NewClusterIn(t, "")
 }
 
-// StartCluster is NewCluster for a program that is no test: it takes the cluster away itself, with Remove.
-func StartCluster() (*Cluster, error) {
-	clearEnvironment()
-	return create("", false)
-}
-
 // NewClusterIn is NewCluster for a test of the folder that the cluster is kept in: a new one in parent, which the user postgres must
 // be able to get to. There Postgres makes it as it does by itself, and with checksums.
 func NewClusterIn(t testing.TB, parent string) *Cluster {
 	t.Helper()
 	clearEnvironment()
-	c, err := create(parent, false)
+	c, err := create(parent, durable...)
 	c = require(t, c, err)
 	t.Cleanup(func() { must(t, c.Remove()) })
 	return c
