@@ -148,7 +148,7 @@ stop: ## unmount what is mounted under var/mnt
 define leaving_nothing
 tmp=$$(mktemp -d /tmp/mediafs-test.XXXXXX)
 chmod 755 "$$tmp"
-mounts() { awk -v under="$$tmp/" '$$3 == "fuse.mediafs" && index($$2, under) == 1 {print $$2}' /proc/mounts; }
+mounts() { awk -v under="$$tmp/" '$$3 ~ /^fuse\./ && index($$2, under) == 1 {print $$2}' /proc/mounts; }
 # Processes that were started from the folder, work in it, or carry its name in their environment or arguments.
 processes() {
 	for process in /proc/[0-9]*; do
@@ -199,8 +199,15 @@ soak: test-deps ## use drives on both stores for SOAKTIME (1h), compare with a l
 faults: test-deps ## have each fault come at MOMENTS (12) moments, with the race detector (about 10 minutes)
 	@$(call leaving_nothing,go test -race -count=1 -parallel 8 -timeout 2h -v -run '^TestFault' ./integration -moments $(MOMENTS) -first-moment $(FIRST))
 
+# PEERS="name=/dir ..." measures other mounted file systems too; PEER_COLD is a command that empties their caches. BENCHFLAGS=-mode=clients and
+# BENCHFLAGS=-mode=cpu measure something else, BENCHFLAGS=-help says what there is. See docs/benchmarks.md.
 .PHONY: bench
-bench: test-deps ## run the benchmarks
+bench: test-deps build ## measure drives beside a plain folder, go-fuse's loopback, the raw database and PEERS (as root; about 5 minutes a run)
+	@go build -o bin/bench ./integration/bench
+	$(call leaving_nothing,bin/bench $(BENCHFLAGS))
+
+.PHONY: gobench
+gobench: test-deps ## run the benchmarks of single parts
 	@$(call leaving_nothing,go test -run '^$$' -bench . -benchmem $(PACKAGES))
 
 # Each size has a database of its own; it takes up to 9 GB of disk for a while.

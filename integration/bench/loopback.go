@@ -18,8 +18,8 @@ import (
 // loopbackCommand has this program serve go-fuse's loopback file system instead of measuring.
 const loopbackCommand = "loopback"
 
-// serveLoopback shows a folder at a mountpoint with go-fuse's own loopback file system, with its usual timeouts and kernel permissions, until it is
-// unmounted. It says so once it is ready.
+// serveLoopback shows a folder at a mountpoint with go-fuse's own loopback file system, as its example program does: with timeouts of a second, and
+// without checks of permissions, until it is unmounted. It says so once it is ready.
 func serveLoopback(folder, mountpoint string) error {
 	root, err := fs.NewLoopbackRoot(folder)
 	if err != nil {
@@ -28,7 +28,7 @@ func serveLoopback(folder, mountpoint string) error {
 	second := time.Second
 	server, err := fs.Mount(mountpoint, root, &fs.Options{
 		EntryTimeout: &second, AttrTimeout: &second, NullPermissions: true,
-		MountOptions: fuse.MountOptions{Options: []string{"default_permissions"}, FsName: folder, Name: "loopback", DirectMount: true},
+		MountOptions: fuse.MountOptions{FsName: folder, Name: "loopback", DirectMount: true},
 	})
 	if err != nil {
 		return err
