@@ -95,46 +95,68 @@ func (d *Drive) makeFiles(batch []*makeRequest) error {
 	defer end(nil)
 	ctx, stop := context.WithTimeout(ctx, attemptLimit)
 	defer stop()
-	var parents, made, inos, uids, gids, sizes, atimes, mtimes, ctimes, blobs []int64
-	var names, data [][]byte
-	var modes, idx []int32
+	rows := make(map[blobstore.Ino]*makeRequest, len(batch))
 	var forget []func() bool
 	defer func() {
 		for _, stop := range forget {
 			stop()
 		}
 	}()
-	rows := make(map[blobstore.Ino]*makeRequest, len(batch))
 	for _, r := range batch {
+		rows[r.t.ino] = r
 		forget = append(forget, context.AfterFunc(r.ctx, func() { end(context.Cause(r.ctx)) }))
-		t := &r.t
-		a := &t.made
-		rows[t.ino] = r
-		parents, names, made = append(parents, int64(t.making.parent)), append(names, []byte(t.making.name)), append(made, t.making.ns)
-		inos, modes = append(inos, int64(t.ino)), append(modes, int32(a.Mode))
-		uids, gids = append(uids, int64(a.UID)), append(gids, int64(a.GID))
-		sizes, atimes, mtimes, ctimes = append(sizes, t.size), append(atimes, a.AtimeNs), append(mtimes, a.MtimeNs), append(ctimes, a.CtimeNs)
-		for i := range t.idx {
-			blobs, idx, data = append(blobs, int64(t.ino)), append(idx, t.idx[i]), append(data, t.data[i])
-		}
 	}
 	n := 0
-	err := d.run(ctx, "make", durably, statement{
-		sql:  "select " + attrColumns + " from mediafs.make_files($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) n",
-		args: []any{d.id, parents, names, made, inos, modes, uids, gids, sizes, atimes, mtimes, ctimes, blobs, idx, data},
-		each: func(rs pgx.Rows) error {
-			var one row
-			if err := one.scan(rs); err != nil {
-				return err
-			}
-			d.atimes.over(&one.attr)
-			rows[one.attr.Ino].row = one
-			n++
-			return nil
-		},
-	})
+	s := d.makeOne(&batch[0].t)
+	if len(batch) > 1 {
+		s = d.makeSeveral(batch)
+	}
+	s.each = func(rs pgx.Rows) error {
+		var one row
+		if err := one.scan(rs); err != nil {
+			return err
+		}
+		d.atimes.over(&one.attr)
+		rows[one.attr.Ino].row = one
+		n++
+		return nil
+	}
+	err := d.run(ctx, "make", durably, s)
 	if err == nil && n < len(batch) {
 		err = errors.New("pgstore: make: the database has made fewer files than it was told to")
 	}
 	return err
+}
+
+// makeOne is the statement that makes one file.
+func (d *Drive) makeOne(t *transfer) statement {
+	a := &t.made
+	return statement{
+		sql: "select " + attrColumns + " from mediafs.make_file($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) n",
+		args: []any{
+			d.id, int64(t.making.parent), []byte(t.making.name), int64(t.ino), int32(a.Mode), int64(a.UID), int64(a.GID),
+			t.idx, t.data, t.size, t.making.ns, a.AtimeNs, a.MtimeNs, a.CtimeNs,
+		},
+	}
+}
+
+// makeSeveral is the statement that makes several; for one it would take the database longer.
+func (d *Drive) makeSeveral(batch []*makeRequest) statement {
+	var parents, inos, uids, gids, sizes, made, atimes, mtimes, ctimes, blobs []int64
+	var names, data [][]byte
+	var modes, idx []int32
+	for _, r := range batch {
+		t, a := &r.t, &r.t.made
+		parents, names = append(parents, int64(t.making.parent)), append(names, []byte(t.making.name))
+		inos, modes, uids, gids = append(inos, int64(t.ino)), append(modes, int32(a.Mode)), append(uids, int64(a.UID)), append(gids, int64(a.GID))
+		sizes, made = append(sizes, t.size), append(made, t.making.ns)
+		atimes, mtimes, ctimes = append(atimes, a.AtimeNs), append(mtimes, a.MtimeNs), append(ctimes, a.CtimeNs)
+		for i := range t.idx {
+			blobs, idx, data = append(blobs, int64(t.ino)), append(idx, t.idx[i]), append(data, t.data[i])
+		}
+	}
+	return statement{
+		sql:  "select " + attrColumns + " from mediafs.make_files($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) n",
+		args: []any{d.id, parents, names, inos, modes, uids, gids, sizes, made, atimes, mtimes, ctimes, blobs, idx, data},
+	}
 }

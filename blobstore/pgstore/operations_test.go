@@ -71,7 +71,7 @@ func TestAFileMadeWithItsContentIsAsMadeAndWritten(t *testing.T) {
 	}
 	must("select mediafs.make(%[1]d, 1, 'plain', 5001, 16832, 7, 8, 0, null, 10), mediafs.make(%[1]d, 1, 'group', 5002, 16832 + 1024, 7, 9, 0, null, 10)")
 	ino := 6000
-	for _, folder := range []string{"5001", "5002"} {
+	for folder, group := range map[string]string{"5001": "2", "5002": "9"} { // the second gives its own to what is made in it
 		for _, content := range []struct{ idx, data, size string }{
 			{"'{}'", "'{}'", "0"}, {"'{0}'", "'{abc}'", "3"}, {"'{0,3}'", "array[repeat('x', 65536)::bytea, 'end']", "196611"}, {"'{2}'", "'{b}'", "140000"},
 		} {
@@ -81,21 +81,21 @@ func TestAFileMadeWithItsContentIsAsMadeAndWritten(t *testing.T) {
 			must(fmt.Sprintf("select mediafs.put(%%[1]d, %[1]d, %[1]d, %[2]s, array_fill(-1, array[cardinality(%[2]s::integer[])]), %[3]s, %[4]s, 0, 200, 300)", ino, content.idx, content.data, content.size))
 			want := c.node(ino)
 			wantBytes, wantNodes := c.usage()
-			must(fmt.Sprintf("select mediafs.make_put(%%[1]d, %s, 'one%d', %[2]d, 33188, 1, 2, %s, %s, %s, 100, 200, 300)", folder, ino+1, content.idx, content.data, content.size))
+			must(fmt.Sprintf("select mediafs.make_file(%%[1]d, %s, 'one%d', %[2]d, 33188, 1, %s, %s, %s, %s, 100, 100, 200, 300)", folder, ino+1, group, content.idx, content.data, content.size))
 			if got := c.node(ino + 1); got != want {
-				t.Errorf("make_put: got %.200s\nwant %.200s", got, want)
+				t.Errorf("make_file: got %.200s\nwant %.200s", got, want)
 			}
 			gotBytes, gotNodes := c.usage()
 			if gotBytes-wantBytes != wantBytes-bytes || gotNodes-wantNodes != wantNodes-nodes {
-				t.Errorf("make_put: usage grew by %d bytes and %d nodes, want %d and %d", gotBytes-wantBytes, gotNodes-wantNodes, wantBytes-bytes, wantNodes-nodes)
+				t.Errorf("make_file: usage grew by %d bytes and %d nodes, want %d and %d", gotBytes-wantBytes, gotNodes-wantNodes, wantBytes-bytes, wantNodes-nodes)
 			}
-			must(fmt.Sprintf(`select mediafs.make_put_all(%%[1]d, '{%[1]s,%[1]s,1}', '{all%[2]d,all%[3]d,all%[4]d}', '{%[2]d,%[3]d,%[4]d}', '{33188,33188,33188}', '{1,1,1}', '{2,2,2}',
-				'{%[5]s,%[5]s,0}', '{100,100,100}', '{200,200,200}', '{300,300,300}',
+			must(fmt.Sprintf(`select mediafs.make_files(%%[1]d, '{%[1]s,%[1]s,1}', '{all%[2]d,all%[3]d,all%[4]d}', '{%[2]d,%[3]d,%[4]d}', '{33188,33188,33188}', '{1,1,1}', '{%[8]s,%[8]s,2}',
+				'{%[5]s,%[5]s,0}', '{100,100,100}', '{100,100,100}', '{200,200,200}', '{300,300,300}',
 				array_fill(%[2]d::bigint, array[cardinality(%[6]s::integer[])]) || array_fill(%[3]d::bigint, array[cardinality(%[6]s::integer[])]), %[6]s::integer[] || %[6]s::integer[], %[7]s::bytea[] || %[7]s::bytea[])`,
-				folder, ino+2, ino+3, ino+4, content.size, content.idx, content.data))
+				folder, ino+2, ino+3, ino+4, content.size, content.idx, content.data, group))
 			for _, all := range []int{ino + 2, ino + 3} {
 				if got := c.node(all); got != want {
-					t.Errorf("make_put_all: got %.200s\nwant %.200s", got, want)
+					t.Errorf("make_files: got %.200s\nwant %.200s", got, want)
 				}
 			}
 		}
@@ -103,8 +103,8 @@ func TestAFileMadeWithItsContentIsAsMadeAndWritten(t *testing.T) {
 	for _, refused := range []struct{ parent, name, code string }{{"1", "secret", "23505"}, {"9999", "new", "MF404"}, {"16", "new", "MF020"}} {
 		before := h.fingerprint(t)
 		for _, sql := range []string{
-			"select mediafs.make_put(%%d, %s, '%s', 7001, 33188, 0, 0, '{0}', '{abc}', 3, 1, 1, 1)",
-			"select mediafs.make_put_all(%%d, '{1,%s}', '{fine,%s}', '{7001,7002}', '{33188,33188}', '{0,0}', '{0,0}', '{3,0}', '{1,1}', '{1,1}', '{1,1}', '{7001}', '{0}', '{abc}')",
+			"select mediafs.make_file(%%d, %s, '%s', 7001, 33188, 0, 0, '{0}', '{abc}', 3, 1, 1, 1, 1)",
+			"select mediafs.make_files(%%d, '{1,%s}', '{fine,%s}', '{7001,7002}', '{33188,33188}', '{0,0}', '{0,0}', '{3,0}', '{1,1}', '{1,1}', '{1,1}', '{1,1}', '{7001}', '{0}', '{abc}')",
 		} {
 			if err := c.do(h, fmt.Sprintf(sql, refused.parent, refused.name)); code(err) != refused.code {
 				t.Errorf(sql+": got %v, want %s", refused.parent, refused.name, err, refused.code)
@@ -206,7 +206,7 @@ func TestMovingAndRemovingKeepsTheCounts(t *testing.T) {
 		"select mediafs.rename(%[1]d, 5001, 'sub', 5002, 'moved', 0, 5005, 2, " + mount + ", '{}')",
 		"select mediafs.rename(%[1]d, 5002, 'moved', 5002, 'sub', 0, 5006, 2, " + mount + ", '{}')",
 		"select mediafs.rename(%[1]d, 5002, 'sub', 5001, 'back', 0, 5007, 2, " + mount + ", '{}')",
-		"select mediafs.make_put(%[1]d, 5001, 'file', 5008, 33188, 0, 0, '{0}', '{abc}', 3, 1, 1, 1)", "select mediafs.make_put(%[1]d, 5001, 'old', 5009, 33188, 0, 0, '{0}', '{abcd}', 4, 1, 1, 1)",
+		"select mediafs.make_file(%[1]d, 5001, 'file', 5008, 33188, 0, 0, '{0}', '{abc}', 3, 1, 1, 1, 1)", "select mediafs.make_file(%[1]d, 5001, 'old', 5009, 33188, 0, 0, '{0}', '{abcd}', 4, 1, 1, 1, 1)",
 		"select mediafs.set_xattr(%[1]d, 5009, 'user.a', 'b', 0, false, 1)",
 		"select mediafs.rename(%[1]d, 5001, 'file', 5001, 'old', 0, 5010, 2, " + mount + ", '{}')",
 		"select mediafs.rename(%[1]d, 5001, 'old', 5002, 'file', 0, 5011, 2, " + mount + ", '{}')",

@@ -35,7 +35,7 @@ var operations = []operation{
 		return w.write(filepath.Join(folder, strconv.Itoa(i)), smallBytes, false)
 	}},
 	{"stat it", 4800, func(w *work, folder string, i int) error {
-		_, err := os.Lstat(w.path(filepath.Join(folder, strconv.Itoa(i%1600))))
+		_, err := os.Lstat(w.path(filepath.Join(folder, strconv.Itoa(i%max(1600/w.scale, 16)))))
 		return err
 	}},
 	{"read it", 1600, func(w *work, folder string, i int) error {

@@ -134,7 +134,7 @@ func (p *plan) raw(ctx context.Context, cluster *pgtest.Cluster, got samples) er
 		}},
 		{steps[9].name, float64(w.reads()), true, func() error {
 			for range w.reads() {
-				off := w.random.IntN(w.video() / smallBytes)
+				off := w.random.IntN(w.video() / rawChunk * rawChunk / smallBytes)
 				var data []byte
 				err := conn.QueryRow(ctx, "select substring(data from $2 for 4096) from raw.chunks where file = 1 and idx = $1",
 					off*smallBytes/rawChunk, off*smallBytes%rawChunk+1).Scan(&data)

@@ -157,35 +157,36 @@ begin
 	end if;
 end $$;
 
--- Makes a new file with its content: make, then put. p_data are its chunks, each from its first byte on, p_idx their numbers, each
--- once; p_size is the size of the file.
-create function mediafs.make_put(p_drive integer, p_parent bigint, p_name bytea, p_ino bigint, p_mode integer, p_uid bigint, p_gid bigint,
-	p_idx integer[], p_data bytea[], p_size bigint, p_now bigint, p_mtime bigint, p_ctime bigint)
+-- Makes a new file with its content: what make and put come to, but that the group is given. p_data are its chunks, each from its first byte on, p_idx
+-- their numbers, each once; p_size is the size of the file. Its name was taken at p_made: the folder's times are that, unless they were set since: then
+-- its ctime is later.
+create function mediafs.make_file(p_drive integer, p_parent bigint, p_name bytea, p_ino bigint, p_mode integer, p_uid bigint, p_gid bigint,
+	p_idx integer[], p_data bytea[], p_size bigint, p_made bigint, p_atime bigint, p_mtime bigint, p_ctime bigint)
 returns setof mediafs.nodes
 language plpgsql security definer as $$
 begin
 	p_drive := mediafs.admit(p_drive);
 	return query with p as (
-		update mediafs.nodes n set mtime_ns = p_now, ctime_ns = p_now
+		update mediafs.nodes n set mtime_ns = case when n.ctime_ns <= p_made then p_made else n.mtime_ns end, ctime_ns = greatest(n.ctime_ns, p_made)
 			where n.drive_id = p_drive and n.ino = p_parent and n.nlink > 0 and n.mode & 61440 = 16384
-			returning n.mode & 1024 as sgid, n.gid, (select coalesce(sum(octet_length(d)), 0) from unnest(p_data) d) as bytes),
+			returning (select coalesce(sum(octet_length(d)), 0) from unnest(p_data) d) as bytes),
 	e as (insert into mediafs.entries (drive_id, parent, name, position, ino) select p_drive, p_parent, p_name, p_ino, p_ino from p),
 	c as (insert into mediafs.chunks (drive_id, blob, idx, data)
 		select p_drive, p_ino, d.idx, d.data from p, unnest(p_idx, p_data) d (idx, data)),
 	u as (update mediafs.usage u set bytes = u.bytes + p.bytes, nodes = u.nodes + 1 from p
 		where u.drive_id = p_drive and u.slot = pg_backend_pid() % 8)
 	insert into mediafs.nodes (drive_id, ino, blob, mode, nlink, uid, gid, size, allocated, atime_ns, mtime_ns, ctime_ns)
-		select p_drive, p_ino, p_ino, p_mode, 1, p_uid, case when p.sgid <> 0 then p.gid else p_gid end, p_size, p.bytes, p_now, p_mtime, p_ctime from p
+		select p_drive, p_ino, p_ino, p_mode, 1, p_uid, p_gid, p_size, p.bytes, p_atime, p_mtime, p_ctime from p
 		returning *;
 	if not found then
-		perform mediafs.touch_folder(p_drive, p_parent, 0, p_now); -- says why not
+		perform mediafs.touch_folder(p_drive, p_parent, 0, p_made); -- says why not
 	end if;
 end $$;
 
--- Does make_put for several files, also of several folders, or for none if one of them can't be made. p_blob are the numbers of the files that the
+-- Does make_file for several files, also of several folders, or for none if one of them can't be made. p_blob are the numbers of the files that the
 -- chunks p_idx and p_data are of.
-create function mediafs.make_put_all(p_drive integer, p_parent bigint[], p_name bytea[], p_ino bigint[], p_mode integer[], p_uid bigint[],
-	p_gid bigint[], p_size bigint[], p_now bigint[], p_mtime bigint[], p_ctime bigint[], p_blob bigint[], p_idx integer[], p_data bytea[])
+create function mediafs.make_files(p_drive integer, p_parent bigint[], p_name bytea[], p_ino bigint[], p_mode integer[], p_uid bigint[], p_gid bigint[],
+	p_size bigint[], p_made bigint[], p_atime bigint[], p_mtime bigint[], p_ctime bigint[], p_blob bigint[], p_idx integer[], p_data bytea[])
 returns setof mediafs.nodes
 language plpgsql security definer as $$
 declare
@@ -194,10 +195,10 @@ begin
 	p_drive := mediafs.admit(p_drive);
 	perform from mediafs.nodes n where n.drive_id = p_drive and n.ino = any (p_parent) order by n.ino for update;
 	return query with p as (
-		update mediafs.nodes n set mtime_ns = t.now_ns, ctime_ns = t.now_ns
-			from (select f.parent, max(f.now_ns) as now_ns from unnest(p_parent, p_now) f (parent, now_ns) group by f.parent) t
+		update mediafs.nodes n set mtime_ns = case when n.ctime_ns <= t.made then t.made else n.mtime_ns end, ctime_ns = greatest(n.ctime_ns, t.made)
+			from (select f.parent, max(f.made) as made from unnest(p_parent, p_made) f (parent, made) group by f.parent) t
 			where n.drive_id = p_drive and n.ino = t.parent and n.nlink > 0 and n.mode & 61440 = 16384
-			returning n.ino, n.mode & 1024 as sgid, n.gid),
+			returning n.ino),
 	e as (insert into mediafs.entries (drive_id, parent, name, position, ino)
 		select p_drive, f.parent, f.name, f.ino, f.ino from unnest(p_parent, p_name, p_ino) f (parent, name, ino)),
 	c as (insert into mediafs.chunks (drive_id, blob, idx, data)
@@ -206,10 +207,8 @@ begin
 			bytes = u.bytes + (select coalesce(sum(octet_length(d)), 0) from unnest(p_data) d)
 		where u.drive_id = p_drive and u.slot = pg_backend_pid() % 8)
 	insert into mediafs.nodes (drive_id, ino, blob, mode, nlink, uid, gid, size, allocated, atime_ns, mtime_ns, ctime_ns)
-		select p_drive, f.ino, f.ino, f.mode, 1, f.uid, case when p.sgid <> 0 then p.gid else f.gid end, f.size, coalesce(d.bytes, 0),
-			f.now_ns, f.mtime_ns, f.ctime_ns
-		from unnest(p_parent, p_ino, p_mode, p_uid, p_gid, p_size, p_now, p_mtime, p_ctime)
-			f (parent, ino, mode, uid, gid, size, now_ns, mtime_ns, ctime_ns)
+		select p_drive, f.ino, f.ino, f.mode, 1, f.uid, f.gid, f.size, coalesce(d.bytes, 0), f.atime, f.mtime, f.ctime
+		from unnest(p_parent, p_ino, p_mode, p_uid, p_gid, p_size, p_atime, p_mtime, p_ctime) f (parent, ino, mode, uid, gid, size, atime, mtime, ctime)
 		join p on p.ino = f.parent
 		left join (select d.blob, sum(octet_length(d.data)) as bytes from unnest(p_blob, p_data) d (blob, data) group by d.blob) d on d.blob = f.ino
 		returning *;
