@@ -17,6 +17,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -51,9 +52,10 @@ const (
 
 	defaultRootMode = 0o700
 
-	maxRequest    = 1 << 20  // bytes of one READ or WRITE; the most that the kernel takes by default (fs.fuse.max_pages_limit)
-	maxBackground = 64       // requests for read-ahead and write-back that the kernel has under way
-	maxInflight   = 64 << 20 // bytes of requests that are read from the kernel and not yet answered
+	maxRequest    = 1 << 20           // bytes of one READ or WRITE; the most that the kernel takes by default (fs.fuse.max_pages_limit)
+	readAhead     = maxRequest / 1024 // KiB that the kernel reads ahead, when it may be told: its own 128 would cut what is read in a row into small READs
+	maxBackground = 64                // requests for read-ahead and write-back that the kernel has under way
+	maxInflight   = 64 << 20          // bytes of requests that are read from the kernel and not yet answered
 )
 
 // withDefaults fills in what was left open.
@@ -122,7 +124,19 @@ func attach(fs *filesystem, o Options) (*Mount, error) {
 		defer cancel()
 		return nil, fmt.Errorf("mountpoint %s: %w", mountpoint, errors.Join(err, m.Unmount(ctx)))
 	}
+	if privileged {
+		if err := m.readFurtherAhead(); err != nil {
+			o.Logger.Debug("the kernel reads no further ahead than by default", "error", err)
+		}
+	}
 	return m, nil
+}
+
+// readFurtherAhead has the kernel read ahead by as much as one READ takes. The answer to INIT can only lower what the kernel begins
+// with, so this is for root to say, where /sys can be written.
+func (m *Mount) readFurtherAhead() error {
+	name := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(m.device), unix.Minor(m.device))
+	return os.WriteFile(name, []byte(strconv.Itoa(readAhead)), 0)
 }
 
 // mountOptions are what go-fuse is to tell the kernel.
