@@ -145,6 +145,7 @@ func (b *blob) readStored(ctx context.Context, p []byte, off int64, ahead int) e
 		n := int(min(int64(len(p)-done), segmentBytes-at%segmentBytes))
 		s := b.segment(at/segmentBytes, ahead > 0)
 		if s == nil {
+			clear(p[done : done+n])
 			if err := b.readRange(ctx, p[done:done+n], at); err != nil {
 				return err
 			}
@@ -159,10 +160,11 @@ func (b *blob) readStored(ctx context.Context, p []byte, off int64, ahead int) e
 		if s.err != nil {
 			return s.err
 		}
-		clear(p[done : done+n])
+		var copied int
 		if from := at % segmentBytes; from < int64(len(s.data)) {
-			copy(p[done:done+n], s.data[from:])
+			copied = copy(p[done:done+n], s.data[from:])
 		}
+		clear(p[done+copied : done+n])
 		done += n
 	}
 	for i := 1; i <= ahead; i++ {
@@ -229,7 +231,7 @@ func (b *blob) dropSegments(from, to int64) {
 	}
 }
 
-// readRange is one round trip for the bytes of a range, no more. p is overwritten whole.
+// readRange is one round trip for the bytes of a range, no more. p is zero, and stays so where the database has nothing.
 func (b *blob) readRange(ctx context.Context, p []byte, off int64) error {
 	if len(p) == 0 {
 		return nil
@@ -267,7 +269,6 @@ func (b *blob) readRange(ctx context.Context, p []byte, off int64) error {
 		s.args = []any{d.id, number, int32(first), int32(off%d.chunk) + 1, int32(len(p))}
 		s.each = func(rows pgx.Rows) error { return take(rows, off%d.chunk) }
 	}
-	clear(p)
 	if !d.guest {
 		return d.run(ctx, "read", reading, s)
 	}

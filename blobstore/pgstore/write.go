@@ -11,8 +11,10 @@ import (
 	"mediafs/blobstore"
 )
 
-// batchBytes is how much one transaction stores at most, and how much has to be complete before it leaves by itself.
-const batchBytes = 2 << 20
+const (
+	batchBytes  = 2 << 20 // what one transaction stores at most, and how much has to be complete before it leaves by itself
+	batchPieces = 256     // likewise in pieces: of each that is a part of its chunk, the database rewrites the whole
+)
 
 // A piece is what is written of one chunk and not stored yet.
 type piece struct {
@@ -349,6 +351,7 @@ func (b *blob) takeOff(w what) (transfer, bool) {
 	t := transfer{ino: b.ino, number: b.number, known: b.stored, ctimeNs: b.attr.CtimeNs, making: b.making, made: b.attr}
 	b.flight = make(map[int32]*piece)
 	b.landed = make(chan struct{})
+	var taken int64
 	for _, idx := range slices.Sorted(maps.Keys(b.dirty)) {
 		p := b.dirty[idx]
 		if w == justMade {
@@ -357,9 +360,10 @@ func (b *blob) takeOff(w what) (transfer, bool) {
 		if w == wholeBatches && !p.complete() {
 			continue
 		}
-		if int64(len(b.flight))*chunk >= batchBytes {
+		if taken >= batchBytes || len(b.flight) >= batchPieces {
 			break
 		}
+		taken += p.bytes()
 		b.flight[idx] = p
 		delete(b.dirty, idx)
 		if b.making != nil {

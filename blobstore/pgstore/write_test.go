@@ -217,6 +217,50 @@ func TestManySmallWritesIntoOneChunkArriveAsWritten(t *testing.T) {
 	}
 }
 
+func TestPiecesOfChunksOfEveryKindAreStoredTogether(t *testing.T) {
+	const chunk = 64 << 10
+	url := newStore(t)
+	session := signIn(t, url, "alice")
+	d := attach(t, url, session, pgstore.Options{})
+	file, ino := create(t, d, "database")
+	want := make([]byte, 6*chunk+3000)
+	put := func(off, n int) {
+		patch := noise(n, uint64(off))
+		copy(want[off:], patch)
+		write(t, file, patch, int64(off))
+	}
+	store := func() {
+		t.Helper()
+		if err := file.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(0, 3*chunk)        // three whole chunks
+	put(4*chunk, 1000)     // a hole before it, a chunk that is shorter than the others
+	put(5*chunk+100, 1000) // likewise, and the file's end
+	store()
+	put(100, 4096)         // within a chunk
+	put(chunk+5, 10)       // two pieces of a chunk
+	put(chunk+9000, 10)    //
+	put(2*chunk, chunk)    // all of it
+	put(3*chunk+7, 20)     // of the hole
+	put(4*chunk+900, 200)  // across the end of what is there of the chunk
+	put(5*chunk+5000, 200) // past it
+	put(6*chunk, 3000)     // the new end
+	store()
+
+	other := attach(t, url, session, pgstore.Options{})
+	again, err := other.Open(t.Context(), ino, blobstore.OpenRead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if got := read(t, again, len(want)+1, 0); !bytes.Equal(got, want) {
+		t.Error("what is stored is not what was written")
+	}
+	isWhole(t, url)
+}
+
 func TestOperationsWaitForADatabaseThatComesBack(t *testing.T) {
 	cluster := pgtest.NewCluster(t)
 	url := cluster.URL("postgres")

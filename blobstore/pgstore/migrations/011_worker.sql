@@ -427,6 +427,7 @@ declare
 	v_chunk pg_catalog.bytea;
 	v_i integer := 1;
 	v_n integer;
+	v_done integer[] := '{}'; -- chunks that are stored before the loop
 begin
 	p_drive := mediafs.admit(p_drive);
 	v_n := coalesce(array_length(p_idx, 1), 0);
@@ -455,8 +456,19 @@ begin
 		select coalesce(sum(octet_length(c.data)), 0) into v_before from mediafs.chunks c
 			where c.drive_id = p_drive and c.blob = p_blob and c.idx = any (p_idx);
 	end if;
+	if v_before > 0 and 0 <= any (p_off) then
+		with stored as (
+			update mediafs.chunks c set data = overlay(c.data placing d.data from d.off + 1)
+				from (select p.idx, p.off, p.data, count(*) over (partition by p.idx) as pieces
+					from unnest(p_idx, p_off, p_data) p (idx, off, data)) d
+				where c.drive_id = p_drive and c.blob = p_blob and c.idx = d.idx
+					and d.pieces = 1 and d.off >= 0 and d.off <= octet_length(c.data)
+				returning c.idx, octet_length(c.data) as length)
+		select coalesce(array_agg(s.idx), '{}'), coalesce(sum(s.length), 0) into v_done, v_after from stored s;
+	end if;
+	-- What takes a loop: chunks that are not there yet, are too short for where the piece begins, or have several pieces.
 	while v_i <= v_n loop
-		if p_off[v_i] < 0 then
+		if p_off[v_i] < 0 or p_idx[v_i] = any (v_done) then
 			v_i := v_i + 1;
 			continue;
 		end if;
