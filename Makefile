@@ -145,7 +145,7 @@ stop: ## unmount what is mounted under var/mnt
 define leaving_nothing
 tmp=$$(mktemp -d /tmp/mediafs-test.XXXXXX)
 chmod 755 "$$tmp"
-mounts() { awk -v under="$$tmp/" '$$3 == "fuse.mediafs" && index($$2, under) == 1 {print $$2}' /proc/mounts; }
+mounts() { awk -v under="$$tmp/" '$$3 ~ /^fuse\./ && index($$2, under) == 1 {print $$2}' /proc/mounts; }
 # Processes that were started from the folder, work in it, or carry its name in their environment or arguments.
 processes() {
 	for process in /proc/[0-9]*; do
@@ -196,8 +196,15 @@ soak: test-deps ## use drives on both stores for SOAKTIME (1h), compare with a l
 faults: test-deps ## have each fault come at MOMENTS (12) moments, with the race detector (about 10 minutes)
 	@$(call leaving_nothing,go test -race -count=1 -parallel 8 -timeout 2h -v -run '^TestFault' ./integration -moments $(MOMENTS) -first-moment $(FIRST))
 
+# PEERS="name=/dir ..." measures other mounted file systems too, and PEER_COLD names a program that empties their caches.
+# BENCHFLAGS="concurrency" or BENCHFLAGS="cpu" measures that instead; BENCHFLAGS="-h" lists the flags. See docs/benchmarks.md.
 .PHONY: bench
-bench: test-deps ## run the benchmarks
+bench: test-deps build ## measure drives beside a plain folder, go-fuse's loopback, the raw database and PEERS
+	@go build -o bin/bench ./integration/bench
+	$(call leaving_nothing,bin/bench $(BENCHFLAGS))
+
+.PHONY: gobench
+gobench: test-deps ## run the benchmarks of Go's own kind
 	@$(call leaving_nothing,go test -run '^$$' -bench . -benchmem $(PACKAGES))
 
 .PHONY: pjdfstest

@@ -47,10 +47,15 @@ type Cluster struct {
 	login  *syscall.Credential
 	server *server // nil while stopped
 
-	// hasty is a cluster that never waits for the disk: it outlives its server, but not its machine. Making and dropping
-	// databases, which tests do all the time, is ten times as fast.
-	hasty bool
+	settings []string // beside those of every cluster: name=value
 }
+
+// hasty is what makes a cluster that never waits for the disk: it outlives its server, but not its machine. Making and dropping
+// databases, which tests do all the time, is ten times as fast.
+var hasty = []string{"shared_buffers=256MB", "fsync=off", "full_page_writes=off"}
+
+// durable is what the other clusters of tests have.
+var durable = []string{"shared_buffers=256MB"}
 
 // A server is one run of the program.
 type server struct {
@@ -60,9 +65,16 @@ type server struct {
 	log     tail
 }
 
+// Create makes a cluster for a program that is no test, and starts it: one with Postgres's own settings. The program takes it away with
+// Remove; if the program is killed, the server ends by itself.
+func Create() (*Cluster, error) {
+	clearEnvironment()
+	return create("")
+}
+
 // create makes a cluster in a new folder of parent, or of the temporary folder if that is empty, and starts it.
-func create(parent string, hasty bool) (c *Cluster, err error) {
-	c = &Cluster{hasty: hasty}
+func create(parent string, settings ...string) (c *Cluster, err error) {
+	c = &Cluster{settings: settings}
 	if c.bin, err = findPrograms(); err != nil {
 		return nil, err
 	}
@@ -200,11 +212,10 @@ func (c *Cluster) Start() error {
 	args := []string{"-D", "data",
 		"-c", "listen_addresses=",
 		"-c", "unix_socket_directories=" + c.dir,
-		"-c", "shared_buffers=256MB",
 		"-c", "max_connections=100",
 		"-c", "logging_collector=off"}
-	if c.hasty {
-		args = append(args, "-c", "fsync=off", "-c", "full_page_writes=off")
+	for _, setting := range c.settings {
+		args = append(args, "-c", setting)
 	}
 	cmd := c.command(context.Background(), "postgres", args...)
 	s := &server{ready: make(chan struct{}), ended: make(chan struct{})}
@@ -340,8 +351,11 @@ func (c *Cluster) end(signal syscall.Signal) error {
 	}
 }
 
-// remove stops the server, if it runs, and takes the cluster away.
-func (c *Cluster) remove() error {
+// Pid is the process of the server, which runs, and from which its other processes come.
+func (c *Cluster) Pid() int { return c.server.process.Pid }
+
+// Remove stops the server, if it runs, and takes the cluster away.
+func (c *Cluster) Remove() error {
 	if c.Runs() {
 		if err := c.Stop(Immediate); err != nil {
 			return err

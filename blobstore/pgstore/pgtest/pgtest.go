@@ -43,12 +43,12 @@ func Main(m *testing.M) { os.Exit(Run(m)) }
 // Run is Main for a TestMain that has more to take away: it returns what to exit with.
 func Run(m *testing.M) int {
 	clearEnvironment()
-	shared.cluster, shared.err = create("", true)
+	shared.cluster, shared.err = create("", hasty...)
 	if shared.err != nil {
 		return m.Run()
 	}
 	code := m.Run()
-	if err := shared.cluster.remove(); err != nil {
+	if err := shared.cluster.Remove(); err != nil {
 		fmt.Fprintln(os.Stderr, "pgtest:", err)
 		return max(code, 1)
 	}
@@ -102,9 +102,9 @@ func NewCluster(t testing.TB) *Cluster {
 func NewClusterIn(t testing.TB, parent string) *Cluster {
 	t.Helper()
 	clearEnvironment()
-	c, err := create(parent, false)
+	c, err := create(parent, durable...)
 	c = require(t, c, err)
-	t.Cleanup(func() { must(t, c.remove()) })
+	t.Cleanup(func() { must(t, c.Remove()) })
 	return c
 }
 

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(childVariable) == "" {
 		Main(m)
 	}
-	c, err := create("", false)
+	c, err := create("", durable...)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
