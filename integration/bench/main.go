@@ -108,6 +108,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	switch o.mode {
 	case "table":
 		return table(ctx, w, o, stdout, stderr)
+	case "cpu":
+		return cpu(ctx, w, o, stdout, stderr)
+	case "concurrency":
+		return concurrency(ctx, w, o, stdout, stderr)
 	}
 	return fmt.Errorf("unknown mode %q", o.mode)
 }

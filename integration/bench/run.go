@@ -25,6 +25,8 @@ type sample struct {
 	Amount  int     `json:"amount"` // of what Unit counts
 	Unit    string  `json:"unit"`
 	Seconds float64 `json:"seconds"`
+
+	CPU *cpuSample `json:"cpu,omitempty"` // if it was watched
 }
 
 func (s *sample) rate() float64 { return float64(s.Amount) / s.Seconds }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -39,7 +40,7 @@ func newWorkshop(o options) (*workshop, error) {
 }
 
 func (w *workshop) close() (err error) {
-	for _, t := range w.made {
+	for _, t := range slices.Backward(w.made) {
 		err = errors.Join(err, t.close())
 	}
 	if w.cluster != nil {
