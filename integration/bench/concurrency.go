@@ -11,8 +11,6 @@ import (
 	"strconv"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // clientCounts are how many clients work on one mount.
@@ -20,9 +18,6 @@ var clientCounts = []int{1, 2, 4, 8, 16}
 
 // shared is how many clients there are on one mount, and then on two together.
 const shared = 8
-
-// bigFile is how large the files are that are written from beginning to end.
-const bigFile = 16 * megabyte
 
 // slower is how much of the best rate of fewer clients more of them have to reach; what is missing to 1 is noise.
 const slower = 0.9
@@ -32,33 +27,33 @@ const starved = 10
 
 // A clientStep is what several clients do at the same time, each with files and a folder of its own.
 type clientStep struct {
-	name   string
-	unit   string
-	total  int // operations of all clients together
-	amount int // of units, in one operation
-	cold   bool
-	do     func(ctx context.Context, folder string, i int, d *data) error
+	name  string
+	unit  string
+	total int // operations of all clients together
+	cold  bool
+	big   bool // an operation is as many units as the big file has megabytes, else one
+	do    func(ctx context.Context, folder string, i int, d *data) error
 }
 
 // clientSteps are done in this order: each finds the files that one before it has made.
 var clientSteps = []clientStep{
-	{name: "create, write and close 4 KB", unit: "files/s", total: 2000, amount: 1, do: func(ctx context.Context, folder string, i int, d *data) error {
+	{name: "create, write and close 4 KB", unit: "files/s", total: 2000, do: func(ctx context.Context, folder string, i int, d *data) error {
 		return copyIn(ctx, filepath.Join(folder, fileName(filePrefix, i)), d.small[i%len(d.small)], false)
 	}},
-	{name: "write 16 MB", unit: "MB/s", total: 32, amount: bigFile / megabyte, do: func(ctx context.Context, folder string, i int, d *data) error {
-		return copyIn(ctx, filepath.Join(folder, fileName("big", i)), d.video[i%2*megabyte:][:bigFile], false)
+	{name: "write 16 MB", unit: "MB/s", total: 32, big: true, do: func(ctx context.Context, folder string, i int, d *data) error {
+		return copyIn(ctx, filepath.Join(folder, fileName("big", i)), d.big, false)
 	}},
-	{name: "read 4 KB files, cold", unit: "files/s", total: 2000, amount: 1, cold: true, do: func(ctx context.Context, folder string, i int, d *data) error {
+	{name: "read 4 KB files, cold", unit: "files/s", total: 2000, cold: true, do: func(ctx context.Context, folder string, i int, d *data) error {
 		return readBack(ctx, filepath.Join(folder, fileName(filePrefix, i)), d.small[i%len(d.small)], make([]byte, 2*blockSize))
 	}},
-	{name: "stat, cold", unit: "ops/s", total: 2000, amount: 1, cold: true, do: func(_ context.Context, folder string, i int, _ *data) error {
+	{name: "stat, cold", unit: "ops/s", total: 2000, cold: true, do: func(_ context.Context, folder string, i int, _ *data) error {
 		_, err := os.Stat(filepath.Join(folder, fileName(filePrefix, i)))
 		return err
 	}},
-	{name: "rename", unit: "ops/s", total: 2000, amount: 1, do: func(_ context.Context, folder string, i int, _ *data) error {
+	{name: "rename", unit: "ops/s", total: 2000, do: func(_ context.Context, folder string, i int, _ *data) error {
 		return os.Rename(filepath.Join(folder, fileName(filePrefix, i)), filepath.Join(folder, fileName(newPrefix, i)))
 	}},
-	{name: "unlink", unit: "ops/s", total: 2000, amount: 1, do: func(_ context.Context, folder string, i int, _ *data) error {
+	{name: "unlink", unit: "ops/s", total: 2000, do: func(_ context.Context, folder string, i int, _ *data) error {
 		return os.Remove(filepath.Join(folder, fileName(newPrefix, i)))
 	}},
 }
@@ -71,12 +66,12 @@ type clientSample struct {
 	Mounts  int         `json:"mounts"`
 	Run     int         `json:"run"`
 	Unit    string      `json:"unit"`
-	Amount  int         `json:"amount"`
+	Amount  float64     `json:"amount"`
 	Seconds float64     `json:"seconds"`
 	Each    [][]float64 `json:"each"` // seconds of each operation, by client
 }
 
-func (s *clientSample) rate() float64 { return float64(s.Amount) / s.Seconds }
+func (s *clientSample) rate() float64 { return s.Amount / s.Seconds }
 
 // all are the times of all operations.
 func (s *clientSample) all() []float64 { return slices.Concat(s.Each...) }
@@ -184,9 +179,6 @@ func (w *workshop) clients(ctx context.Context, l *library, c column, run int, o
 		mounts = append(mounts, m)
 	}
 	d := newData(o.seed+uint64(run), o.scale)
-	if len(d.video) < bigFile+megabyte {
-		d.video = slices.Repeat(d.video, bigFile/len(d.video)+2)
-	}
 	measure := func(mounts []*mount, number, clients int) error {
 		got, err := measureClients(ctx, mounts, number, clients, d, o, func(s clientSample) {
 			fmt.Fprintf(progress, "run %d  %-28s %-30s %2d clients on %d: %10s %s\n", run+1, c.heading, s.Step, s.Clients, s.Mounts, figure(s.rate()), s.Unit)
@@ -230,7 +222,7 @@ func measureClients(ctx context.Context, mounts []*mount, number, clients int, d
 				return samples, err
 			}
 		}
-		unix.Sync()
+		o.caches.settle()
 		got, err := atTheSameTime(ctx, s, folders, max(1, scaled(s.total, o.scale)/clients), d)
 		if err != nil {
 			return samples, fmt.Errorf("%s, %d clients: %w", s.name, clients, err)
@@ -251,7 +243,10 @@ func measureClients(ctx context.Context, mounts []*mount, number, clients int, d
 
 // atTheSameTime has a client in each folder do the step so many times, all from the same moment on.
 func atTheSameTime(ctx context.Context, s *clientStep, folders []string, times int, d *data) (clientSample, error) {
-	got := clientSample{Step: s.name, Clients: len(folders), Unit: s.unit, Amount: s.amount * times * len(folders), Each: make([][]float64, len(folders))}
+	got := clientSample{Step: s.name, Clients: len(folders), Unit: s.unit, Amount: float64(times * len(folders)), Each: make([][]float64, len(folders))}
+	if s.big {
+		got.Amount *= float64(len(d.big)) / megabyte
+	}
 	errs := make([]error, len(folders))
 	begin := make(chan struct{})
 	var clients sync.WaitGroup

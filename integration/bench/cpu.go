@@ -45,6 +45,8 @@ type meter struct {
 	before   cpuSample
 	name     string
 	profiler *exec.Cmd
+	command  *os.File // what is written here, perf does,
+	answer   *os.File // and says so here
 }
 
 func (m *meter) begin(ctx context.Context, s *step, c column) (err error) {
@@ -152,29 +154,28 @@ func childrenOf(pid int) (children []int, err error) {
 
 // profile starts perf on the whole machine, and returns when it samples: backends of Postgres come while a step is done.
 func (m *meter) profile(ctx context.Context) error {
-	control, enable, err := os.Pipe()
+	control, command, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	defer control.Close()
-	defer enable.Close()
+	m.command = command
 	acknowledged, acknowledge, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	defer acknowledged.Close()
-	m.profiler = exec.CommandContext(ctx, "perf", "record", "--quiet", "--all-cpus", "--call-graph", "fp", "--freq", "499", "--delay", "-1",
+	m.answer = acknowledged
+	m.profiler = exec.CommandContext(ctx, "perf", "record", "--all-cpus", "--call-graph", "fp", "--freq", "499", "--delay", "-1",
 		"--control", "fd:3,4", "--output", m.data())
 	m.profiler.ExtraFiles = []*os.File{control, acknowledge}
 	m.profiler.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
-	m.profiler.Stderr = os.Stderr
 	err = m.profiler.Start()
 	acknowledge.Close() // if perf ends, reading ends
 	if err != nil {
 		m.profiler = nil
 		return fmt.Errorf("perf (Debian's linux-perf) makes the profiles: %w", err)
 	}
-	if _, err := enable.WriteString("enable\n"); err != nil {
+	if _, err := command.WriteString("enable\n"); err != nil {
 		return err
 	}
 	if _, err := acknowledged.Read(make([]byte, 16)); err != nil {
@@ -187,10 +188,14 @@ func (m *meter) data() string { return filepath.Join(m.profiles, m.name+".perf")
 
 // report ends perf and writes, as text, what it has seen of the daemon and of Postgres.
 func (m *meter) report() error {
-	_ = m.profiler.Process.Signal(unix.SIGINT) // it may have ended with us
-	var exit *exec.ExitError
-	if err := m.profiler.Wait(); err != nil && !errors.As(err, &exit) {
-		return err
+	_, err := m.command.WriteString("stop\n")
+	if err == nil {
+		_, err = m.answer.Read(make([]byte, 16))
+	}
+	m.command.Close()
+	m.answer.Close()
+	if err := errors.Join(err, m.profiler.Wait()); err != nil {
+		return fmt.Errorf("perf record: %w", err)
 	}
 	pids := []int{m.daemon}
 	if m.w.cluster != nil {
@@ -204,7 +209,7 @@ func (m *meter) report() error {
 	for i, pid := range pids {
 		list[i] = strconv.Itoa(pid)
 	}
-	out, err := exec.Command("perf", "report", "--stdio", "--input", m.data(), "--no-children", "--call-graph", "none", "--percent-limit", "0.5",
+	out, err := exec.Command("perf", "report", "--stdio", "--input", m.data(), "--no-children", "--call-graph", "none", "--percentage", "relative", "--percent-limit", "0.5",
 		"--sort", "comm,dso,symbol", "--pid", strings.Join(list, ",")).Output()
 	if err != nil {
 		return fmt.Errorf("perf report: %w", err)
@@ -223,7 +228,7 @@ func cpu(ctx context.Context, w *workshop, o options, stdout, stderr io.Writer) 
 			return err
 		}
 	}
-	p := &plan{columns: columns, wanted: o.steps.MatchString, runs: o.runs, scale: o.scale, seed: o.seed, progress: stderr,
+	p := &plan{columns: columns, wanted: o.steps.MatchString, runs: o.runs, scale: o.scale, seed: o.seed, caches: o.caches, progress: stderr,
 		watch: &meter{w: w, profiles: o.profiles}}
 	samples, err := p.measure(ctx)
 	if saving := save(o.json, samples); err != nil || saving != nil {

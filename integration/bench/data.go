@@ -16,6 +16,7 @@ type data struct {
 	video  []byte
 	photos [][]byte
 	small  [][]byte // 4 KB each; the same for each step that creates small files
+	big    []byte   // 16 MB, for clients that write at the same time
 
 	reads  []int64  // where the video is read, in blocks of 4 KB
 	writes []int64  // where it is written
@@ -44,6 +45,7 @@ func newData(seed uint64, scale float64) *data {
 		video:  bytes(scaled(512, scale) * megabyte),
 		photos: many(300, megabyte/2),
 		small:  many(2000, blockSize),
+		big:    bytes(scaled(16*megabyte, scale)),
 		reads:  make([]int64, scaled(3000, scale)),
 		blocks: many(500, blockSize),
 	}

@@ -19,6 +19,7 @@ type library struct {
 	work    string
 	place   place
 	options []string // of mediafs mount
+	caches  caches
 
 	mount  *mount // that of this run; nil between runs
 	remove func(context.Context) error
@@ -67,7 +68,7 @@ func (l *library) open(ctx context.Context) (s *store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return newStore(ctx, l.program, address, dir)
+	return newStore(ctx, l.program, address, dir, l.caches)
 }
 
 func (l *library) fresh(ctx context.Context, run int) error {

@@ -57,6 +57,7 @@ type options struct {
 	json     string
 	mediafs  string
 	profiles string
+	caches   caches
 }
 
 func parse(args []string, stderr io.Writer) (o options, err error) {
@@ -74,6 +75,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	flags.StringVar(&o.json, "json", "", "`file` for all samples")
 	flags.StringVar(&o.mediafs, "mediafs", "bin/mediafs", "the built `program`")
 	flags.StringVar(&o.profiles, "profiles", "", "`folder` for what perf says of each step (cpu)")
+	flags.BoolVar(&o.caches.ours, "drop-caches", true, "write out and drop the kernel's caches, which slows everything else on the machine")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -102,8 +104,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	if !canDropCaches() {
-		fmt.Fprintln(stderr, "not root: the kernel's caches are not dropped, so what is read cold comes from them on plain folders")
+	if !o.caches.dropped() {
+		fmt.Fprintln(stderr, "the kernel's caches are not dropped (that takes root), so what is read cold comes from them on plain folders")
 	}
 	switch o.mode {
 	case "table":
@@ -121,7 +123,7 @@ func table(ctx context.Context, w *workshop, o options, stdout, stderr io.Writer
 	if err != nil {
 		return err
 	}
-	p := &plan{columns: columns, wanted: o.steps.MatchString, runs: o.runs, scale: o.scale, seed: o.seed, progress: stderr}
+	p := &plan{columns: columns, wanted: o.steps.MatchString, runs: o.runs, scale: o.scale, seed: o.seed, caches: o.caches, progress: stderr}
 	if len(p.selected()) == 0 {
 		return fmt.Errorf("-steps %v selects none", o.steps)
 	}

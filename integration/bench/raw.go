@@ -14,8 +14,9 @@ const chunkSize = 64 << 10
 // A rawDatabase is what Postgres can do with the same bytes when no file system is in front of it: the fewest statements that keep
 // names, attributes and content, each step's changes as durable as the file system's.
 type rawDatabase struct {
-	url   string
-	conns []*pgx.Conn // atOnce of them; most steps use the first
+	url    string
+	caches caches
+	conns  []*pgx.Conn // atOnce of them; most steps use the first
 }
 
 // rawSchema has the least that a file system would need.
@@ -68,7 +69,7 @@ func (r *rawDatabase) forget(ctx context.Context) error {
 	if err := r.disconnect(ctx); err != nil {
 		return err
 	}
-	if err := dropCaches(); err != nil {
+	if err := r.caches.drop(); err != nil {
 		return err
 	}
 	return r.connect(ctx)

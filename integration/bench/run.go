@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // A column is a target with what the table calls it.
@@ -38,6 +36,7 @@ type plan struct {
 	runs     int
 	scale    float64
 	seed     uint64
+	caches   caches
 	progress io.Writer
 	watch    watcher
 }
@@ -104,7 +103,7 @@ func (p *plan) one(ctx context.Context, c column, s *step, d *data) (got sample,
 	if s.cold {
 		err = c.target.forget(ctx)
 	} else {
-		unix.Sync()
+		p.caches.settle()
 	}
 	if err == nil && p.watch != nil {
 		err = p.watch.begin(ctx, s, c)

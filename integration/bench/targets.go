@@ -31,6 +31,8 @@ type folder struct {
 	name string // for coldCommand
 	dir  string // that of this run
 
+	caches caches
+
 	// coldCommand is a program that empties a peer's caches, called with the peer's name and folder; "": there is none.
 	coldCommand string
 }
@@ -47,7 +49,7 @@ func (f *folder) forget(ctx context.Context) error {
 			return fmt.Errorf("%s %s %s: %w\n%s", f.coldCommand, f.name, f.root, err, out)
 		}
 	}
-	return dropCaches()
+	return f.caches.drop()
 }
 
 func (f *folder) do(ctx context.Context, s *step, d *data) (int, bool, error) {
@@ -113,7 +115,7 @@ func (m *mount) close() error {
 }
 
 // newLoopback is go-fuse's loopback of a folder in work.
-func newLoopback(work string) (*mount, error) {
+func newLoopback(work string, caches caches) (*mount, error) {
 	behind := filepath.Join(work, "behind-loopback")
 	if err := os.Mkdir(behind, 0o755); err != nil {
 		return nil, err
@@ -125,7 +127,7 @@ func newLoopback(work string) (*mount, error) {
 	start := func(ctx context.Context, mountpoint string) (*server, error) {
 		return serve(ctx, mountpoint, filepath.Join(work, "loopback.log"), os.Environ(), program, loopbackArgument, behind, mountpoint)
 	}
-	return &mount{folder: folder{root: filepath.Join(work, "loopback")}, start: start}, nil
+	return &mount{folder: folder{root: filepath.Join(work, "loopback"), caches: caches}, start: start}, nil
 }
 
 // A store is a store of mediafs, with the program that mounts it.
@@ -133,6 +135,7 @@ type store struct {
 	program string // the built mediafs
 	address string // what --store takes
 	work    string
+	caches  caches
 }
 
 // environment is that of the program: nothing of the caller's configuration, and all it keeps is in work.
@@ -156,8 +159,8 @@ func (s *store) mediafs(ctx context.Context, args ...string) (string, error) {
 	return stdout.String(), nil
 }
 
-func newStore(ctx context.Context, program, address, work string) (*store, error) {
-	s := &store{program: program, address: address, work: work}
+func newStore(ctx context.Context, program, address, work string, caches caches) (*store, error) {
+	s := &store{program: program, address: address, work: work, caches: caches}
 	if err := os.MkdirAll(filepath.Join(work, "home"), 0o700); err != nil {
 		return nil, err
 	}
@@ -179,5 +182,5 @@ func (s *store) drive(ctx context.Context, user string, options ...string) (*mou
 		argv := append([]string{s.program, "mount", "--store", s.address, "--token-file", tokenFile}, options...)
 		return serve(ctx, mountpoint, filepath.Join(s.work, user+".log"), s.environment(), append(argv, mountpoint)...)
 	}
-	return &mount{folder: folder{root: filepath.Join(s.work, user)}, start: start}, nil
+	return &mount{folder: folder{root: filepath.Join(s.work, user), caches: s.caches}, start: start}, nil
 }

@@ -70,7 +70,7 @@ type maker struct {
 func (w *workshop) columns(ctx context.Context) (columns []column, err error) {
 	makers := []maker{
 		{plainKey, w.fileSystem(), w.plain},
-		{loopbackKey, "go-fuse loopback", func(context.Context) (target, error) { return newLoopback(w.dir) }},
+		{loopbackKey, "go-fuse loopback", func(context.Context) (target, error) { return newLoopback(w.dir, w.options.caches) }},
 		{foldersKey, "mediafs folders", w.folders()},
 	}
 	if os.Geteuid() == 0 {
@@ -83,7 +83,7 @@ func (w *workshop) columns(ctx context.Context) (columns []column, err error) {
 			return nil, fmt.Errorf("PEERS has %q: want name=/dir", peer)
 		}
 		makers = append(makers, maker{name, name, func(context.Context) (target, error) {
-			return &folder{root: dir, name: name, coldCommand: os.Getenv("PEER_COLD")}, nil
+			return &folder{root: dir, name: name, coldCommand: os.Getenv("PEER_COLD"), caches: w.options.caches}, nil
 		}})
 	}
 	for _, m := range makers {
@@ -105,12 +105,12 @@ func (w *workshop) columns(ctx context.Context) (columns []column, err error) {
 
 func (w *workshop) plain(context.Context) (target, error) {
 	dir := filepath.Join(w.dir, "plain")
-	return &folder{root: dir}, os.Mkdir(dir, 0o755)
+	return &folder{root: dir, caches: w.options.caches}, os.Mkdir(dir, 0o755)
 }
 
 func (w *workshop) folders(options ...string) func(context.Context) (target, error) {
 	return func(context.Context) (target, error) {
-		return &library{program: w.program, work: w.dir, place: inFolder, options: options}, nil
+		return &library{program: w.program, work: w.dir, place: inFolder, options: options, caches: w.options.caches}, nil
 	}
 }
 
@@ -119,7 +119,7 @@ func (w *workshop) inPostgres(context.Context) (target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &library{program: w.program, work: w.dir, place: inCluster(cluster)}, nil
+	return &library{program: w.program, work: w.dir, place: inCluster(cluster), caches: w.options.caches}, nil
 }
 
 func (w *workshop) raw(ctx context.Context) (target, error) {
@@ -130,7 +130,7 @@ func (w *workshop) raw(ctx context.Context) (target, error) {
 	if err := statement(ctx, cluster.URL("postgres"), "CREATE DATABASE raw"); err != nil {
 		return nil, err
 	}
-	return &rawDatabase{url: cluster.URL("raw")}, nil
+	return &rawDatabase{url: cluster.URL("raw"), caches: w.options.caches}, nil
 }
 
 // fileSystem is what the plain folder is on.
@@ -165,8 +165,8 @@ func (w *workshop) machine(o options) string {
 		}
 	}
 	cold := ", kernel caches dropped where it says cold"
-	if !canDropCaches() {
-		cold = ", kernel caches not dropped (not root)"
+	if !w.options.caches.dropped() {
+		cold = ", kernel caches not dropped"
 	}
 	load, _ := os.ReadFile("/proc/loadavg") // nothing is said of it then
 	return fmt.Sprintf("%d cores (%s), %s of memory, Linux %s, %s%s%s; medians of %d runs (lowest–highest), scale %v; load at the end %s",
