@@ -134,7 +134,7 @@ func concurrency(ctx context.Context, w *workshop, o options, stdout, stderr io.
 			if !ok {
 				continue
 			}
-			got, err := w.clients(ctx, l, c, run, o, stderr)
+			got, err := w.clients(ctx, l, c, run, o, progress{stderr})
 			samples = append(samples, got...)
 			if err != nil {
 				return errors.Join(fmt.Errorf("%s: %w", c.heading, err), save(o.json, samples))
@@ -144,20 +144,19 @@ func concurrency(ctx context.Context, w *workshop, o options, stdout, stderr io.
 	if err := save(o.json, samples); err != nil {
 		return err
 	}
-	fmt.Fprintf(stdout, "%s\n", w.machine(o))
+	text := w.machine(o) + "\n"
 	for _, c := range columns {
 		if _, ok := c.target.(*library); !ok {
 			continue
 		}
-		if err := printClients(stdout, c, o, samples); err != nil {
-			return err
-		}
+		text += clientTables(c, o, samples)
 	}
-	return nil
+	_, err = io.WriteString(stdout, text)
+	return err
 }
 
 // clients makes a store with two drives, and measures.
-func (w *workshop) clients(ctx context.Context, l *library, c column, run int, o options, progress io.Writer) (samples []clientSample, err error) {
+func (w *workshop) clients(ctx context.Context, l *library, c column, run int, o options, progress progress) (samples []clientSample, err error) {
 	store, err := l.open(ctx)
 	if err != nil {
 		return nil, err
@@ -181,7 +180,7 @@ func (w *workshop) clients(ctx context.Context, l *library, c column, run int, o
 	d := newData(o.seed+uint64(run), o.scale)
 	measure := func(mounts []*mount, number, clients int) error {
 		got, err := measureClients(ctx, mounts, number, clients, d, o, func(s clientSample) {
-			fmt.Fprintf(progress, "run %d  %-28s %-30s %2d clients on %d: %10s %s\n", run+1, c.heading, s.Step, s.Clients, s.Mounts, figure(s.rate()), s.Unit)
+			progress.say("run %d  %-28s %-30s %2d clients on %d: %10s %s", run+1, c.heading, s.Step, s.Clients, s.Mounts, figure(s.rate()), s.Unit)
 		})
 		for i := range got {
 			got[i].Target, got[i].Run = c.key, run
@@ -272,8 +271,8 @@ func atTheSameTime(ctx context.Context, s *clientStep, folders []string, times i
 	return got, errors.Join(errs...)
 }
 
-// printClients prints the tables of one target, and what does not hold.
-func printClients(w io.Writer, c column, o options, samples []clientSample) error {
+// clientTables are the tables of one target, and what does not hold.
+func clientTables(c column, o options, samples []clientSample) string {
 	find := func(step string, clients, mounts int) (found []clientSample) {
 		for _, s := range samples {
 			if s.Target == c.key && s.Step == step && s.Clients == clients && s.Mounts == mounts {
@@ -325,21 +324,14 @@ func printClients(w io.Writer, c column, o options, samples []clientSample) erro
 		rates = append(rates, append(rateRow, figure(rate(two)), figure(over(two, (*clientSample).evenness))))
 		latencies = append(latencies, append(timesRow, times(two)))
 	}
-	fmt.Fprintf(w, "\n%s: rate of all clients together\n\n", c.heading)
-	if err := printTable(w, heading, rates); err != nil {
-		return err
-	}
-	fmt.Fprintf(w, "\n%s: median and p99 of an operation, and the largest ratio of the two that a client has\n\n", c.heading)
-	if err := printTable(w, append([]string{"step"}, heading[2:len(heading)-1]...), latencies); err != nil {
-		return err
-	}
-	fmt.Fprintln(w)
+	text := fmt.Sprintf("\n%s: rate of all clients together\n\n", c.heading) + markdown(heading, rates) +
+		fmt.Sprintf("\n%s: median and p99 of an operation, and the largest ratio of the two that a client has\n\n", c.heading) +
+		markdown(append([]string{"step"}, heading[2:len(heading)-1]...), latencies) + "\n"
 	if len(broken) == 0 {
-		_, err := fmt.Fprintf(w, "%s: no step is slower with more clients, and no client starves.\n", c.heading)
-		return err
+		return text + fmt.Sprintf("%s: no step is slower with more clients, and no client starves.\n", c.heading)
 	}
 	for _, line := range broken {
-		fmt.Fprintf(w, "- %s: %s\n", c.heading, line)
+		text += fmt.Sprintf("- %s: %s\n", c.heading, line)
 	}
-	return nil
+	return text
 }

@@ -228,13 +228,12 @@ func cpu(ctx context.Context, w *workshop, o options, stdout, stderr io.Writer) 
 			return err
 		}
 	}
-	p := &plan{columns: columns, wanted: o.steps.MatchString, runs: o.runs, scale: o.scale, seed: o.seed, caches: o.caches, progress: stderr,
+	p := &plan{columns: columns, wanted: o.steps.MatchString, runs: o.runs, scale: o.scale, seed: o.seed, caches: o.caches, progress: progress{stderr},
 		watch: &meter{w: w, profiles: o.profiles}}
 	samples, err := p.measure(ctx)
 	if saving := save(o.json, samples); err != nil || saving != nil {
 		return errors.Join(err, saving)
 	}
-	fmt.Fprintf(stdout, "%s\n\nCPU seconds of a step, user + system; busy is how many CPUs they come to.\n\n", w.machine(o))
 	var rows [][]string
 	for _, s := range p.selected() {
 		for _, c := range columns {
@@ -257,5 +256,7 @@ func cpu(ctx context.Context, w *workshop, o options, stdout, stderr io.Writer) 
 				fmt.Sprintf("%.2f", all/median(seconds))})
 		}
 	}
-	return printTable(stdout, []string{"step", "target", "seconds", "daemon", "Postgres", "client", "busy"}, rows)
+	_, err = fmt.Fprintf(stdout, "%s\n\nCPU seconds of a step, user + system; busy is how many CPUs they come to.\n\n%s", w.machine(o),
+		markdown([]string{"step", "target", "seconds", "daemon", "Postgres", "client", "busy"}, rows))
+	return err
 }

@@ -1,9 +1,6 @@
 package main
 
-import (
-	"fmt"
-	"io"
-)
+import "fmt"
 
 // The targets that are compared, as -targets calls them. The peer is the one that PEERS calls so.
 const (
@@ -54,8 +51,8 @@ func versus(got, want float64) string {
 	return fmt.Sprintf("%s, reached %v", figure(got), want)
 }
 
-// printDemands prints the ratios that count, each with what it has to be.
-func (r *results) printDemands(w io.Writer, p *plan) error {
+// demandTable has the ratios that count, each with what it has to be.
+func (r *results) demandTable(p *plan) string {
 	var rows [][]string
 	for _, s := range p.selected() {
 		if !p.wanted(s.name) {
@@ -72,6 +69,6 @@ func (r *results) printDemands(w io.Writer, p *plan) error {
 			versus(r.ratio(s.name, passthroughKey, loopbackKey), want.loopback),
 		})
 	}
-	return printTable(w, []string{"step", "Postgres / " + peerKey, "Postgres, about", "Postgres / raw", "folders / plain", "folders / loopback",
+	return markdown([]string{"step", "Postgres / " + peerKey, "Postgres, about", "Postgres / raw", "folders / plain", "folders / loopback",
 		"passthrough / plain", "passthrough / loopback"}, rows)
 }

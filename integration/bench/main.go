@@ -105,7 +105,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
 	if !o.caches.dropped() {
-		fmt.Fprintln(stderr, "the kernel's caches are not dropped (that takes root), so what is read cold comes from them on plain folders")
+		progress{stderr}.say("the kernel's caches are not dropped (that takes root), so what is read cold comes from them on plain folders")
 	}
 	switch o.mode {
 	case "table":
@@ -123,7 +123,7 @@ func table(ctx context.Context, w *workshop, o options, stdout, stderr io.Writer
 	if err != nil {
 		return err
 	}
-	p := &plan{columns: columns, wanted: o.steps.MatchString, runs: o.runs, scale: o.scale, seed: o.seed, caches: o.caches, progress: stderr}
+	p := &plan{columns: columns, wanted: o.steps.MatchString, runs: o.runs, scale: o.scale, seed: o.seed, caches: o.caches, progress: progress{stderr}}
 	if len(p.selected()) == 0 {
 		return fmt.Errorf("-steps %v selects none", o.steps)
 	}
@@ -132,12 +132,8 @@ func table(ctx context.Context, w *workshop, o options, stdout, stderr io.Writer
 		return errors.Join(err, saving)
 	}
 	r := &results{samples}
-	fmt.Fprintf(stdout, "%s\n\n", w.machine(o))
-	if err := r.printRates(stdout, p); err != nil {
-		return err
-	}
-	fmt.Fprintln(stdout)
-	return r.printDemands(stdout, p)
+	_, err = fmt.Fprintf(stdout, "%s\n\n%s\n%s", w.machine(o), r.rateTable(p), r.demandTable(p))
+	return err
 }
 
 // save writes the samples to a file, if there is to be one.

@@ -37,8 +37,15 @@ type plan struct {
 	scale    float64
 	seed     uint64
 	caches   caches
-	progress io.Writer
+	progress progress
 	watch    watcher
+}
+
+// progress is where what has been measured is said at once.
+type progress struct{ to io.Writer }
+
+func (p progress) say(format string, values ...any) {
+	_, _ = fmt.Fprintf(p.to, format+"\n", values...) // if nobody listens, what is measured is reported all the same
 }
 
 // A watcher observes a step while it is done.
@@ -86,7 +93,7 @@ func (p *plan) measure(ctx context.Context) (samples []sample, err error) {
 				}
 				got.Run = run
 				samples = append(samples, got)
-				fmt.Fprintf(p.progress, "run %d  %-32s %-24s %12s %s\n", run+1, s.name, c.heading, figure(got.rate()), s.unit)
+				p.progress.say("run %d  %-32s %-24s %12s %s", run+1, s.name, c.heading, figure(got.rate()), s.unit)
 			}
 		}
 		for _, c := range p.columns {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -75,18 +74,17 @@ func cell(rates []float64) string {
 	return fmt.Sprintf("%s (%s–%s)", figure(median(rates)), figure(slices.Min(rates)), figure(slices.Max(rates)))
 }
 
-// printTable prints a Markdown table.
-func printTable(w io.Writer, heading []string, rows [][]string) error {
+// markdown is a table.
+func markdown(heading []string, rows [][]string) string {
 	lines := []string{"| " + strings.Join(heading, " | ") + " |", "|" + strings.Repeat(" --- |", len(heading))}
 	for _, row := range rows {
 		lines = append(lines, "| "+strings.Join(row, " | ")+" |")
 	}
-	_, err := fmt.Fprintln(w, strings.Join(lines, "\n"))
-	return err
+	return strings.Join(lines, "\n") + "\n"
 }
 
-// printRates prints a row a step and a column a target.
-func (r *results) printRates(w io.Writer, p *plan) error {
+// rateTable has a row a step and a column a target.
+func (r *results) rateTable(p *plan) string {
 	heading := []string{"step", "unit"}
 	for _, c := range p.columns {
 		heading = append(heading, c.heading)
@@ -102,5 +100,5 @@ func (r *results) printRates(w io.Writer, p *plan) error {
 		}
 		rows = append(rows, row)
 	}
-	return printTable(w, heading, rows)
+	return markdown(heading, rows)
 }

@@ -192,5 +192,5 @@ func memory() string {
 	if err := unix.Sysinfo(&info); err != nil {
 		return "an unknown amount"
 	}
-	return fmt.Sprintf("%d GB", (uint64(info.Totalram)*uint64(info.Unit)+(1<<29))>>30)
+	return fmt.Sprintf("%d GB", (info.Totalram*uint64(info.Unit)+(1<<29))>>30)
 }
