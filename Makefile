@@ -199,10 +199,10 @@ soak: test-deps ## use drives on both stores for SOAKTIME (1h), compare with a l
 faults: test-deps ## have each fault come at MOMENTS (12) moments, with the race detector (about 10 minutes)
 	@$(call leaving_nothing,go test -race -count=1 -parallel 8 -timeout 2h -v -run '^TestFault' ./integration -moments $(MOMENTS) -first-moment $(FIRST))
 
-# PEERS="name=/dir ..." measures other mounted file systems too; PEER_COLD is a command that empties their caches. BENCHFLAGS=-mode=clients and
-# BENCHFLAGS=-mode=cpu measure something else, BENCHFLAGS=-help says what there is. See docs/benchmarks.md.
+# PEERS="name=/dir ..." measures other mounted file systems too, and PEER_COLD names a program that empties their caches.
+# BENCHFLAGS="concurrency" or BENCHFLAGS="cpu" measures that instead; BENCHFLAGS="-h" lists the flags. See docs/benchmarks.md.
 .PHONY: bench
-bench: test-deps build ## measure drives beside a plain folder, go-fuse's loopback, the raw database and PEERS (as root; about 5 minutes a run)
+bench: test-deps build ## measure drives beside a plain folder, go-fuse's loopback, the raw database and PEERS
 	@go build -o bin/bench ./integration/bench
 	$(call leaving_nothing,bin/bench $(BENCHFLAGS))
 

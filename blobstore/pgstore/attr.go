@@ -98,6 +98,9 @@ func (d *Drive) SetAttr(ctx context.Context, ino blobstore.Ino, change blobstore
 	}
 	b := d.peek(ino)
 	if b == nil {
+		if err := d.settleIn(ctx, ino); err != nil {
+			return blobstore.Attr{}, err
+		}
 		r, err := d.setAttr(ctx, ino, change)
 		if err == nil && r.attr.Nlink == 0 {
 			err = translate(ctx, "set attributes", blobstore.ErrNotExist) // it waits to be collected

@@ -258,7 +258,7 @@ func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(d.settleName(ctx, op.Parent, op.Name), d.settleBelow(ctx, op.NewParent, op.NewName)); err != nil {
+	if err := errors.Join(d.settleBelow(ctx, op.Parent, op.Name), d.settleBelow(ctx, op.NewParent, op.NewName)); err != nil {
 		return err
 	}
 	from, to := knownName{op.Parent, op.Name}, knownName{op.NewParent, op.NewName}

@@ -187,7 +187,8 @@ func (d *Drive) settleName(ctx context.Context, parent blobstore.Ino, name strin
 	return d.making.find(parent, name).settle(ctx)
 }
 
-// settleIn returns when the database has the new files of a folder; of all folders for 0.
+// settleIn returns when the database has the new files of a folder; of all folders for 0. It comes before whatever sets the ctime of a folder and not
+// its mtime: what is made in it later would leave its times alone (mediafs.make_file).
 func (d *Drive) settleIn(ctx context.Context, folder blobstore.Ino) error {
 	var errs []error
 	for _, b := range d.making.in(folder) {
@@ -196,7 +197,7 @@ func (d *Drive) settleIn(ctx context.Context, folder blobstore.Ino) error {
 	return errors.Join(errs...)
 }
 
-// settleBelow is settleName, and settleIn for the folder that the name may lead to: it is about to go if it is empty.
+// settleBelow is settleName, and settleIn for the folder that the name may lead to: it is about to move, or to go if it is empty.
 func (d *Drive) settleBelow(ctx context.Context, parent blobstore.Ino, name string) error {
 	if err := d.settleName(ctx, parent, name); err != nil {
 		return err

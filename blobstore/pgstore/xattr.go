@@ -2,6 +2,7 @@ package pgstore
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -82,7 +83,7 @@ func (d *Drive) SetXattr(ctx context.Context, ino blobstore.Ino, name string, va
 	if mode == blobstore.XattrSet {
 		c = repeating
 	}
-	if err := d.peek(ino).settle(ctx); err != nil {
+	if err := errors.Join(d.peek(ino).settle(ctx), d.settleIn(ctx, ino)); err != nil {
 		return err
 	}
 	defer d.known.change(nodeKey(ino)).over()
@@ -128,7 +129,7 @@ func (d *Drive) RemoveXattr(ctx context.Context, ino blobstore.Ino, name string)
 	if strings.HasPrefix(name, blobstore.XattrFacts) {
 		return translate(ctx, "remove xattr", blobstore.ErrPermission)
 	}
-	if err := d.peek(ino).settle(ctx); err != nil {
+	if err := errors.Join(d.peek(ino).settle(ctx), d.settleIn(ctx, ino)); err != nil {
 		return err
 	}
 	defer d.known.change(nodeKey(ino)).over()

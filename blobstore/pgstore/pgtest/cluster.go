@@ -31,7 +31,8 @@ const (
 )
 
 var (
-	errMissing = errors.New("postgres is not installed (apt-get install postgresql)")
+	// ErrMissing is that Postgres is not on this machine.
+	ErrMissing = errors.New("postgres is not installed (apt-get install postgresql)")
 	errRunning = errors.New("the server runs already")
 	errStopped = errors.New("the server does not run")
 )
@@ -139,7 +140,7 @@ func findPrograms() (string, error) {
 	if path, err := exec.LookPath("initdb"); err == nil {
 		return filepath.Dir(path), nil
 	}
-	return "", errMissing
+	return "", ErrMissing
 }
 
 func glob(pattern string) []string {

@@ -114,7 +114,7 @@ func require(t testing.TB, c *Cluster, err error) *Cluster {
 	switch {
 	case err == nil && c == nil:
 		t.Fatal("no cluster: call pgtest.Main from TestMain")
-	case errors.Is(err, errMissing) && os.Getenv("CI") != "true":
+	case errors.Is(err, ErrMissing) && os.Getenv("CI") != "true":
 		t.Skip(err)
 	case err != nil:
 		t.Fatal(err)
