@@ -9,7 +9,7 @@ import (
 
 // readAheadKiB is how far the kernel reads ahead of a program that reads one thing after the other. Its own setting, 128 KiB, also bounds what one
 // request asks for, so a drive would be read in small pieces, hardly more than one at a time.
-const readAheadKiB = 2048
+const readAheadKiB = 4096
 
 // raiseReadAhead sets it for this mount. Only root may: for others the kernel takes what it offers (FUSE_INIT, max_readahead) as the most.
 func (m *Mount) raiseReadAhead() error {

@@ -12,6 +12,7 @@ import (
 const (
 	beatEvery    = 5 * time.Second  // a mount that says nothing for 60 s is taken for dead (migrations/002_operations.sql)
 	storeAfter   = 5 * time.Second  // what is written and not closed is stored after this long, as ext4 does
+	collectAfter = time.Second      // what was removed meanwhile is collected together
 	attemptLimit = 30 * time.Second // of one attempt in the background
 	collectBatch = 2000             // chunks, or nodes, collected in one transaction
 )
@@ -21,6 +22,7 @@ const (
 func (d *Drive) keep() {
 	ticker := time.NewTicker(beatEvery)
 	defer ticker.Stop()
+	var collecting <-chan time.Time // nil: nothing was removed
 	for {
 		select {
 		case <-d.life.Done():
@@ -28,6 +30,11 @@ func (d *Drive) keep() {
 		case <-d.settle:
 			d.attempt("tell which locks are held", d.settleLocks)
 		case <-d.collect:
+			if collecting == nil {
+				collecting = time.After(collectAfter)
+			}
+		case <-collecting:
+			collecting = nil
 			d.attempt("collect what was removed", d.collectAll)
 		case <-ticker.C:
 			if d.guest {

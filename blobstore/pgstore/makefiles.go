@@ -135,7 +135,7 @@ func (d *Drive) makeOne(t *transfer) statement {
 		sql: "select " + attrColumns + " from mediafs.make_file($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) n",
 		args: []any{
 			d.id, int64(t.making.parent), []byte(t.making.name), int64(t.ino), int32(a.Mode), int64(a.UID), int64(a.GID),
-			t.idx, t.data, t.size, t.making.ns, a.AtimeNs, a.MtimeNs, a.CtimeNs,
+			t.idx, pieces(t.data), t.size, t.making.ns, a.AtimeNs, a.MtimeNs, a.CtimeNs,
 		},
 	}
 }
@@ -157,6 +157,6 @@ func (d *Drive) makeSeveral(batch []*makeRequest) statement {
 	}
 	return statement{
 		sql:  "select " + attrColumns + " from mediafs.make_files($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) n",
-		args: []any{d.id, parents, names, inos, modes, uids, gids, sizes, made, atimes, mtimes, ctimes, blobs, idx, data},
+		args: []any{d.id, parents, names, inos, modes, uids, gids, sizes, made, atimes, mtimes, ctimes, blobs, idx, pieces(data)},
 	}
 }

@@ -104,7 +104,10 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	config.MaxConns = int32(o.Connections)
 	config.ConnConfig.ConnectTimeout = connectTimeout
 	config.ConnConfig.RuntimeParams["application_name"] = "mediafs"
-	config.AfterConnect = stepDown
+	config.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
+		registerPieces(c)
+		return stepDown(ctx, c)
+	}
 	asParameters(config.ConnConfig)
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {

@@ -112,7 +112,7 @@ func (d *Drive) putKept(ctx context.Context, t transfer, f keptFile) error {
 	defer d.known.change(nodeKey(t.ino)).over()
 	stored, err := d.one(ctx, "store what was kept on disk", durably,
 		"select "+attrColumns+" from mediafs.put_kept($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) n",
-		d.id, int64(t.ino), t.number, t.idx, t.off, t.data, t.size, t.known, t.mtimeNs, t.ctimeNs, f.storedMtime)
+		d.id, int64(t.ino), t.number, t.idx, t.off, pieces(t.data), t.size, t.known, t.mtimeNs, t.ctimeNs, f.storedMtime)
 	if err != nil {
 		return err
 	}

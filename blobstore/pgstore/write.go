@@ -408,7 +408,7 @@ func (d *Drive) put(ctx context.Context, t transfer) (row, error) {
 	} else {
 		r, err = d.one(ctx, "store", durably,
 			"select "+attrColumns+" from mediafs.put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
-			d.id, int64(t.ino), t.number, t.idx, t.off, t.data, t.size, t.known, t.mtimeNs, t.ctimeNs)
+			d.id, int64(t.ino), t.number, t.idx, t.off, pieces(t.data), t.size, t.known, t.mtimeNs, t.ctimeNs)
 	}
 	going.overFor(r, err)
 	return r, err
