@@ -141,7 +141,7 @@ func TestWhatRunsWithTheWorkersRightsAsksFirst(t *testing.T) {
 	if err != nil || len(shared) < 5 || len(taken) > 0 {
 		t.Errorf("the worker uses %q, of which the mounting role may call %q first, %v", shared, taken, err)
 	}
-	first := regexp.MustCompile(`^\n(declare\n(\t\w+ (bigint|integer|boolean|mediafs\.\w+|pg_catalog\.\w+)( := \d+)?;( --[^\n]*)?\n)+)?begin\n\tp_drive := mediafs\.admit\(p_drive\);\n`)
+	first := regexp.MustCompile(`^\n(declare\n(\t\w+ (bigint|integer|integer\[\]|boolean|mediafs\.\w+|pg_catalog\.\w+)( := \d+)?;( --[^\n]*)?\n)+)?begin\n\tp_drive := mediafs\.admit\(p_drive\);\n`)
 	for _, f := range functions {
 		if !f.Right || !first.MatchString(f.Source) {
 			t.Errorf("%s: got rights as they should be: %v, and\n%s", f.Name, f.Right, f.Source)

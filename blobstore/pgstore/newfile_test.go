@@ -2,6 +2,7 @@ package pgstore_test
 
 import (
 	"errors"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -222,4 +223,44 @@ func TestAFileThatIsMadeTwiceIsThereOnce(t *testing.T) {
 		t.Errorf("got %+v, %v", attr, err)
 	}
 	isWhole(t, w.url)
+}
+
+// What can't be stored when the drive is unmounted waits on this machine, with its name.
+func TestANewFileThatIsKeptOnDiskIsMadeByTheNextMount(t *testing.T) {
+	for name, spoil := range map[string]string{
+		"free":  "select 1",
+		"taken": "update mediafs.entries set name = 'photo' where name = 'other'",
+	} {
+		t.Run(name, func(t *testing.T) {
+			url := newStore(t)
+			session := signIn(t, url, "alice")
+			folder := filepath.Join(t.TempDir(), "spool")
+			w := watched{TB: t, url: url, drive: detachable(t, url, session, folder)}
+			album := w.folder("album")
+			w.ok(second(w.drive.Make(t.Context(), album, "other", blobstore.NewNode{Mode: unix.S_IFREG | 0o600})))
+			file, ino := w.unseen(album, "photo", "pixels")
+			w.ok(second(w.drive.SetAttr(t.Context(), ino, blobstore.AttrChange{Set: blobstore.SetMode | blobstore.SetAtime, Mode: 0o640, AtimeNs: 11})))
+			endSession(t, url, "alice")
+			w.ok(file.Close())
+			if err := w.drive.Close(t.Context()); !errors.Is(err, blobstore.ErrKept) {
+				t.Fatalf("got %v, want %v", err, blobstore.ErrKept)
+			}
+			renewSession(t, url, session)
+			execute(t, url, spoil)
+			next := detachable(t, url, session, folder)
+			if name == "free" {
+				attr, err := next.Lookup(t.Context(), album, "photo")
+				if err != nil || attr.Ino != ino || attr.Mode != unix.S_IFREG|0o640 || attr.AtimeNs != 11 || string(content(t, next, album, "photo")) != "pixels" {
+					t.Errorf("got %+v, %v", attr, err)
+				}
+			} else if lost := found(t, next); len(lost) != 1 || string(lost[0]) != "pixels" {
+				t.Errorf("found %q", lost)
+			}
+			if left := spooled(t, folder); len(left) > 0 {
+				t.Errorf("left: %q", left)
+			}
+			w.ok(next.Close(t.Context()))
+			isWhole(t, url)
+		})
+	}
 }

@@ -49,15 +49,41 @@ func (r *replayer) run(ctx context.Context) error {
 			return err
 		}
 		if file != nil {
-			r.begin(file)
+			if err := r.begin(ctx, file); err != nil {
+				return err
+			}
 		}
 	}
 }
 
-func (r *replayer) begin(file *keptFile) {
+func (r *replayer) begin(ctx context.Context, file *keptFile) error {
 	r.nth++
 	r.file, r.some, r.stale = file, false, false
 	r.empty()
+	if file.making == nil {
+		return nil
+	}
+	err := r.make(ctx)
+	if errors.Is(err, blobstore.ErrExist) || errors.Is(err, blobstore.ErrNotExist) {
+		r.stale, err = true, nil // its name is another's, or its folder is gone
+	}
+	return err
+}
+
+// make makes a file that the database did not have yet, unless it has it by now.
+func (r *replayer) make(ctx context.Context) error {
+	d, f, m := r.drive, r.file, r.file.making
+	_, err := d.putNew(ctx, transfer{
+		ino: f.ino, making: &making{parent: m.parent, name: m.name, ns: m.ns},
+		made: blobstore.Attr{Mode: m.mode, UID: m.uid, GID: m.gid, AtimeNs: m.atimeNs, MtimeNs: f.mtimeNs, CtimeNs: f.ctimeNs},
+	})
+	if errors.Is(err, blobstore.ErrExist) {
+		there, looking := d.one(ctx, "make", reading, lookupName, d.id, int64(m.parent), []byte(m.name))
+		if looking == nil && there.attr.Ino == f.ino {
+			return nil
+		}
+	}
+	return err
 }
 
 // empty begins a batch.

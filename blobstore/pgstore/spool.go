@@ -199,10 +199,14 @@ func (b *blob) keep(w *spoolWriter) {
 		return
 	}
 	b.kept = true
-	w.file(keptFile{
+	f := keptFile{
 		ino: b.ino, number: b.number, known: b.stored, storedMtime: b.storedMtime,
 		mtimePending: b.mtimePending, mtimeNs: b.attr.MtimeNs, ctimeNs: b.attr.CtimeNs,
-	})
+	}
+	if m := b.making; m != nil {
+		f.making = &keptMaking{m.parent, m.name, m.ns, b.attr.AtimeNs, b.attr.Mode, b.attr.UID, b.attr.GID}
+	}
+	w.file(f)
 	pieces := maps.Clone(b.dirty)
 	for idx, older := range b.flight {
 		newer := pieces[idx]

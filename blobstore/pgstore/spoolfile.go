@@ -51,7 +51,23 @@ type keptFile struct {
 	mtimePending bool
 	mtimeNs      int64
 	ctimeNs      int64
+	making       *keptMaking // the database does not have it yet; nil: it has
 }
+
+// keptMaking is what a file is to be made as.
+type keptMaking struct {
+	parent         blobstore.Ino
+	name           string
+	ns             int64 // when it was
+	atimeNs        int64
+	mode, uid, gid uint32
+}
+
+// The lengths of what frameFile has: always, and before the name if the file is to be made.
+const (
+	keptFileBytes   = 49
+	keptMakingBytes = 36
+)
 
 // keptPiece is an extent of a chunk, as in a transfer.
 type keptPiece struct {
@@ -107,7 +123,17 @@ func (s *spoolWriter) file(f keptFile) {
 	if f.mtimePending {
 		pending = 1
 	}
-	s.frame(frameFile, append(b, pending))
+	b = append(b, pending)
+	if m := f.making; m != nil {
+		for _, n := range []int64{int64(m.parent), m.ns, m.atimeNs} {
+			b = binary.LittleEndian.AppendUint64(b, uint64(n))
+		}
+		for _, n := range []uint32{m.mode, m.uid, m.gid} {
+			b = binary.LittleEndian.AppendUint32(b, n)
+		}
+		b = append(b, m.name...)
+	}
+	s.frame(frameFile, b)
 }
 
 func (s *spoolWriter) piece(p keptPiece) {
@@ -185,12 +211,22 @@ func (s *spoolReader) next() (*keptFile, *keptPiece, error) {
 	switch {
 	case kind == frameEnd && len(p) == 0:
 		return nil, nil, nil
-	case kind == frameFile && len(p) == 49 && p[48] <= 1:
+	case kind == frameFile && len(p) >= keptFileBytes && p[keptFileBytes-1] <= 1:
 		at := func(i int) int64 { return int64(binary.LittleEndian.Uint64(p[8*i:])) }
-		return &keptFile{
+		file := &keptFile{
 			ino: blobstore.Ino(at(0)), number: at(1), known: at(2), storedMtime: at(3), mtimeNs: at(4), ctimeNs: at(5),
-			mtimePending: p[48] == 1,
-		}, nil, nil
+			mtimePending: p[keptFileBytes-1] == 1,
+		}
+		if p = p[keptFileBytes:]; len(p) == 0 {
+			return file, nil, nil
+		}
+		if len(p) > keptMakingBytes && blobstore.CheckName(string(p[keptMakingBytes:])) == nil {
+			half := func(i int) uint32 { return binary.LittleEndian.Uint32(p[4*i:]) }
+			file.making = &keptMaking{
+				parent: blobstore.Ino(at(0)), ns: at(1), atimeNs: at(2), mode: half(6), uid: half(7), gid: half(8), name: string(p[keptMakingBytes:]),
+			}
+			return file, nil, nil
+		}
 	case kind == framePiece && len(p) > 8:
 		piece := &keptPiece{idx: int32(binary.LittleEndian.Uint32(p)), off: int32(binary.LittleEndian.Uint32(p[4:])), data: p[8:]}
 		in := int64(max(piece.off, 0)) + int64(len(piece.data))

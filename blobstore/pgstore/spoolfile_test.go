@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// sampleSpool is a spool file of two files.
+// sampleSpool is a spool file of two files, and one that is yet to be made.
 func sampleSpool(t testing.TB) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -17,6 +17,8 @@ func sampleSpool(t testing.TB) []byte {
 	w.piece(keptPiece{idx: 9, off: wholeTail, data: []byte("tail")})
 	w.file(keptFile{ino: 21, number: 33})
 	w.piece(keptPiece{idx: 0, off: 0, data: []byte("x")})
+	w.file(keptFile{ino: 22, number: 22, making: &keptMaking{parent: 1, name: "new", ns: 4, atimeNs: 5, mode: 0o100600, uid: 6, gid: 7}})
+	w.piece(keptPiece{idx: 0, off: wholeTail, data: []byte("y")})
 	if err := w.end(); err != nil {
 		t.Fatal(err)
 	}

@@ -141,9 +141,12 @@ type store struct {
 // environment is that of the program: nothing of the caller's configuration, and all it keeps is in work.
 func (s *store) environment() []string {
 	home := filepath.Join(s.work, "home")
-	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "XDG_RUNTIME_DIR=" + home, "XDG_STATE_HOME=" + home, "TMPDIR=" + os.TempDir(),
+	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "MEDIAFS_RUNTIME_DIR=" + s.runtime(), "XDG_STATE_HOME=" + home, "TMPDIR=" + os.TempDir(),
 		"GORACE=atexit_sleep_ms=0"}
 }
+
+// runtime is the folder for sockets, whose paths must not be long: one for all stores.
+func (s *store) runtime() string { return filepath.Join(filepath.Dir(s.work), "run") }
 
 func (s *store) mediafs(ctx context.Context, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
@@ -161,8 +164,10 @@ func (s *store) mediafs(ctx context.Context, args ...string) (string, error) {
 
 func newStore(ctx context.Context, program, address, work string, caches caches) (*store, error) {
 	s := &store{program: program, address: address, work: work, caches: caches}
-	if err := os.MkdirAll(filepath.Join(work, "home"), 0o700); err != nil {
-		return nil, err
+	for _, dir := range []string{filepath.Join(work, "home"), s.runtime()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
+		}
 	}
 	_, err := s.mediafs(ctx, "init", "--store", address)
 	return s, err

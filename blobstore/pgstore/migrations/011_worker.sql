@@ -427,9 +427,10 @@ declare
 	v_chunk pg_catalog.bytea;
 	v_i integer := 1;
 	v_n integer;
-	v_done integer[] := '{}'; -- chunks that are stored before the loop
+	v_done integer[]; -- chunks that are stored before the loop
 begin
 	p_drive := mediafs.admit(p_drive);
+	v_done := '{}';
 	v_n := coalesce(array_length(p_idx, 1), 0);
 	if v_n = 1 and p_off[1] < 0 then -- the first chunk of a file that has none
 		return query with n as (
