@@ -2,6 +2,7 @@ package pgstore
 
 import (
 	"context"
+	"math"
 	"testing"
 	"time"
 
@@ -55,6 +56,13 @@ func RepairWaits(t testing.TB, d time.Duration) {
 	t.Cleanup(func() { repairWaits = before })
 }
 
+// MakeWithin sets how long a new file may be known to its mount alone, until the test ends.
+func MakeWithin(t testing.TB, d time.Duration) {
+	before := makeWithin
+	makeWithin = d
+	t.Cleanup(func() { makeWithin = before })
+}
+
 // Beat says that the drive is alive now.
 func (d *Drive) Beat(ctx context.Context) error { return d.beat(ctx) }
 
@@ -71,8 +79,19 @@ func (d *Drive) MakeNow(ctx context.Context, f blobstore.File) error {
 	return err
 }
 
+// HoldSole has the drive believe that it is alone, however slow the machine is, until ForgetOthers.
+func (d *Drive) HoldSole() {
+	if d.sole.asking.Acquire(d.life, 1) == nil {
+		d.sole.answer.Store(&soleAnswer{until: math.MaxInt64, era: d.known.currentEra()})
+	}
+}
+
 // ForgetOthers has the drive not know whether it is alone, as after a time without use.
-func (d *Drive) ForgetOthers() { d.sole.answer.Store(nil) }
+func (d *Drive) ForgetOthers() {
+	if a := d.sole.answer.Swap(nil); a != nil && a.until == math.MaxInt64 {
+		d.sole.asking.Release(1)
+	}
+}
 
 // AskAgain asks whether it is alone.
 func (d *Drive) AskAgain() {

@@ -16,8 +16,8 @@ import (
 // alone, so that is done only while this mount is the sole one of its drive and it is known that the name is free, and not for long: what
 // is not closed is made in the background. Everything that needs the file, or its name, in the database has it made first.
 
-// makeWithin is how long a new file may be known here alone.
-const makeWithin = 200 * time.Millisecond
+// makeWithin is how long a new file may be known here alone. Tests change it.
+var makeWithin = 200 * time.Millisecond
 
 // making is what is to be made of a blob.
 type making struct {

@@ -15,7 +15,7 @@ func TestANewFileIsMadeWithItsContentWhenItIsClosed(t *testing.T) {
 	w := newWatched(t)
 	folder := w.folder("album")
 	file, ino := w.unseen(folder, "photo", "pixels")
-	if w.named("photo") {
+	if w.named("photo") || !pgstore.IsMaking(file) {
 		t.Error("it is in the database before")
 	}
 	w.ok(file.Flush(t.Context()))
@@ -30,7 +30,7 @@ func TestANewFileIsMadeWithItsContentWhenItIsClosed(t *testing.T) {
 }
 
 func TestANewFileThatStaysOpenIsMadeSoon(t *testing.T) {
-	w := newWatched(t)
+	w := watch(t)
 	file, _ := w.unseen(w.folder("album"), "photo", "pixels")
 	for deadline := time.Now().Add(time.Minute); !w.named("photo"); {
 		if time.Now().After(deadline) {
@@ -232,15 +232,18 @@ func TestANewFileThatIsKeptOnDiskIsMadeByTheNextMount(t *testing.T) {
 		"taken": "update mediafs.entries set name = 'photo' where name = 'other'",
 	} {
 		t.Run(name, func(t *testing.T) {
+			pgstore.MakeWithin(t, time.Hour)
 			url := newStore(t)
 			session := signIn(t, url, "alice")
 			folder := filepath.Join(t.TempDir(), "spool")
 			w := watched{TB: t, url: url, drive: detachable(t, url, session, folder)}
+			w.drive.HoldSole()
 			album := w.folder("album")
 			w.ok(second(w.drive.Make(t.Context(), album, "other", blobstore.NewNode{Mode: unix.S_IFREG | 0o600})))
 			file, ino := w.unseen(album, "photo", "pixels")
 			w.ok(second(w.drive.SetAttr(t.Context(), ino, blobstore.AttrChange{Set: blobstore.SetMode | blobstore.SetAtime, Mode: 0o640, AtimeNs: 11})))
 			endSession(t, url, "alice")
+			w.drive.ForgetOthers()
 			w.ok(file.Close())
 			if err := w.drive.Close(t.Context()); !errors.Is(err, blobstore.ErrKept) {
 				t.Fatalf("got %v, want %v", err, blobstore.ErrKept)

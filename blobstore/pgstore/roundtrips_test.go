@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,6 +31,7 @@ func TestWhatAnOperationCosts(t *testing.T) {
 }
 
 func costs(t *testing.T, alone bool) {
+	pgstore.MakeWithin(t, time.Hour)
 	url := newStore(t)
 	session := signIn(t, url, "alice")
 	if !alone {
@@ -37,6 +39,9 @@ func costs(t *testing.T, alone bool) {
 	}
 	tap, address := pgtest.NewTap(t, url)
 	d := attach(t, address, session, pgstore.Options{})
+	if alone {
+		d.HoldSole()
+	}
 	ctx := t.Context()
 	const big = 4 << 20
 

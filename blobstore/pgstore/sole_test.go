@@ -21,10 +21,19 @@ type watched struct {
 	admin *pgx.Conn
 }
 
+// newWatched is one whose drive is alone, and keeps new files to itself, however long things take; ForgetOthers ends the former.
 func newWatched(t *testing.T) watched {
+	t.Helper()
+	pgstore.MakeWithin(t, time.Hour)
+	return watch(t)
+}
+
+// watch is newWatched with new files as they are.
+func watch(t *testing.T) watched {
 	t.Helper()
 	w := watched{TB: t, url: newStore(t)}
 	w.drive = attach(t, w.url, signIn(t, w.url, "alice"), pgstore.Options{})
+	w.drive.HoldSole()
 	var err error
 	if w.admin, err = pgx.Connect(t.Context(), w.url); err != nil {
 		t.Fatal(err)
@@ -56,7 +65,7 @@ func (w watched) named(name string) (there bool) {
 // folder makes a folder, of which is known that nothing is in it.
 func (w watched) folder(name string) blobstore.Ino {
 	w.Helper()
-	_, err := w.drive.Lookup(w.Context(), blobstore.RootIno, name) // as the kernel does; it finds out that nobody else is there
+	_, err := w.drive.Lookup(w.Context(), blobstore.RootIno, name) // as the kernel does
 	if !errors.Is(err, blobstore.ErrNotExist) {
 		w.Fatal(err)
 	}
@@ -68,13 +77,14 @@ func (w watched) folder(name string) blobstore.Ino {
 // unseen makes a file in a folder that the database does not have yet.
 func (w watched) unseen(folder blobstore.Ino, name, content string) (blobstore.File, blobstore.Ino) {
 	w.Helper()
+	_, err := w.drive.Lookup(w.Context(), folder, name)
+	if !errors.Is(err, blobstore.ErrNotExist) {
+		w.Fatal(err)
+	}
 	file, attr, _, err := w.drive.Create(w.Context(), folder, name, blobstore.NewNode{Mode: unix.S_IFREG | 0o600}, writable|blobstore.OpenExclusive)
 	w.ok(err)
 	_, err = file.WriteAt(w.Context(), []byte(content), 0)
 	w.ok(err)
-	if !pgstore.IsMaking(file) {
-		w.Fatalf("%s is made at once", name)
-	}
 	return file, attr.Ino
 }
 
@@ -102,6 +112,7 @@ func TestWhileAloneWhatIsKnownNeedsNoAnswerOfTheDatabase(t *testing.T) {
 func TestAMountThatIsNotAloneAsksTheDatabase(t *testing.T) {
 	w := newWatched(t)
 	folder := w.folder("album")
+	w.drive.ForgetOthers()
 	other := attach(t, w.url, w.drive.Session(), pgstore.Options{})
 	for _, name := range []string{"one", "two"} {
 		if _, err := w.drive.Lookup(t.Context(), folder, name); !errors.Is(err, blobstore.ErrNotExist) {
@@ -122,9 +133,12 @@ func TestAMountThatIsNotAloneAsksTheDatabase(t *testing.T) {
 }
 
 func TestANewMountSeesWhatTheOneThatWasAloneHasMade(t *testing.T) {
-	w := newWatched(t)
+	pgstore.MakeWithin(t, 200*time.Millisecond) // less than a new mount waits
+	w := watch(t)
 	folder := w.folder("album")
 	file, ino := w.unseen(folder, "photo", "pixels")
+	w.drive.ForgetOthers()
+	w.drive.AskAgain()
 	other := attach(t, w.url, w.drive.Session(), pgstore.Options{})
 	if attr, err := other.Lookup(t.Context(), folder, "photo"); err != nil || attr.Ino != ino {
 		t.Errorf("got %+v, %v", attr, err)
@@ -138,6 +152,7 @@ func TestANewMountSeesWhatTheOneThatWasAloneHasMade(t *testing.T) {
 func TestAMountThatIsAloneAgainBelievesNothingOfBefore(t *testing.T) {
 	w := newWatched(t)
 	folder := w.folder("album")
+	w.drive.ForgetOthers()
 	store, err := pgstore.Open(t.Context(), w.url, pgstore.Options{})
 	w.ok(err)
 	defer store.Close()
@@ -175,6 +190,7 @@ func TestWhatARepairHasChangedIsNotOverlooked(t *testing.T) {
 	}
 	w.exec("delete from mediafs.entries where name = 'photo'") // a fault that nobody has told the mount of
 	checkStore(t, w.url, true)
+	w.drive.ForgetOthers()
 	w.drive.AskAgain()
 	if _, err := w.drive.Lookup(t.Context(), folder, "photo"); !errors.Is(err, blobstore.ErrNotExist) {
 		t.Errorf("got %v, want %v", err, blobstore.ErrNotExist)
