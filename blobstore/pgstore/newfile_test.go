@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mediafs/blobstore"
+	"mediafs/blobstore/pgstore"
 )
 
 func TestANewFileIsMadeWithItsContentWhenItIsClosed(t *testing.T) {
