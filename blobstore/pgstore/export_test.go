@@ -106,3 +106,32 @@ func (d *Drive) IsSole(ctx context.Context) bool { return d.isSole(ctx, d.known.
 
 // Silence has the last beat be so long ago.
 func (d *Drive) Silence(ago time.Duration) { d.locks.heard.Store(sinceBoot() - int64(ago)) }
+
+// ForgetNames has the drive, which goes on to be alone, know nothing.
+func (d *Drive) ForgetNames() {
+	d.sole.answer.Store(&soleAnswer{until: math.MaxInt64, era: d.known.newEra()})
+}
+
+// MakeTogether has the database make files, with their first bytes, that were asked for while a transaction was under way; nothing is taken note of here.
+func (d *Drive) MakeTogether(ctx context.Context, files []blobstore.File) []error {
+	requests := make([]*makeRequest, len(files))
+	for i, f := range files {
+		b := f.(*File).blob
+		b.mu.Lock()
+		p := b.dirty[0]
+		requests[i] = &makeRequest{ctx: ctx, answer: make(chan error, 1), t: transfer{
+			ino: b.ino, number: b.number, making: b.making, made: b.attr, idx: []int32{0}, data: [][]byte{p.data[:p.bytes()]}, size: p.bytes(),
+		}}
+		b.mu.Unlock()
+	}
+	d.makers.mu.Lock()
+	d.makers.queue = append(d.makers.queue, requests...)
+	d.makers.busy++
+	d.makers.mu.Unlock()
+	d.makeQueued()
+	errs := make([]error, len(files))
+	for i, r := range requests {
+		errs[i] = <-r.answer
+	}
+	return errs
+}

@@ -268,3 +268,42 @@ func TestANewFileThatIsKeptOnDiskIsMadeByTheNextMount(t *testing.T) {
 		})
 	}
 }
+
+// Files that are closed together are made in one transaction; one that can't be made does the others no harm.
+func TestNewFilesThatAreClosedTogetherAreEachMadeOrReported(t *testing.T) {
+	w := newWatched(t)
+	folder := w.folder("album")
+	other, err := w.drive.Make(t.Context(), folder, "other", blobstore.NewNode{Mode: unix.S_IFREG | 0o600})
+	w.ok(err)
+	var files []blobstore.File
+	for _, name := range []string{"one", "two", "photo", "three"} {
+		file, _ := w.unseen(folder, name, "pixels of "+name)
+		files = append(files, file)
+	}
+	w.exec("update mediafs.entries set name = 'photo' where name = 'other'")
+	errs := w.drive.MakeTogether(t.Context(), files)
+	for i, err := range errs {
+		if taken := i == 2; taken != errors.Is(err, blobstore.ErrExist) || !taken && err != nil {
+			t.Errorf("file %d: got %v", i, err)
+		}
+	}
+	for _, name := range []string{"one", "two", "three"} {
+		if !w.named(name) {
+			t.Errorf("%s is not there", name)
+		}
+	}
+	for i, file := range files {
+		if err := file.Flush(t.Context()); (i == 2) != errors.Is(err, blobstore.ErrStale) {
+			t.Errorf("closing file %d: %v", i, err)
+		}
+		w.ok(file.Close())
+	}
+	w.drive.ForgetOthers()
+	if attr, err := w.drive.Lookup(t.Context(), folder, "photo"); err != nil || attr.Ino != other.Ino {
+		t.Errorf("the name that was taken leads to %+v, %v", attr, err)
+	}
+	if got := string(content(t, w.drive, folder, "two")); got != "pixels of two" {
+		t.Errorf("read %q", got)
+	}
+	isWhole(t, w.url)
+}

@@ -3,6 +3,7 @@ package pgstore_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -199,4 +200,30 @@ func TestWhatARepairHasChangedIsNotOverlooked(t *testing.T) {
 	if _, err := w.drive.Lookup(t.Context(), folder, "photo"); !errors.Is(err, blobstore.ErrNotExist) {
 		t.Errorf("got %v, want %v", err, blobstore.ErrNotExist)
 	}
+}
+
+func TestAFolderWhoseNamesAreAskedForIsLearntAsAWhole(t *testing.T) {
+	w := newWatched(t)
+	folder := w.folder("album")
+	for i := range 20 {
+		_, err := w.drive.Make(t.Context(), folder, fmt.Sprint(i), blobstore.NewNode{Mode: unix.S_IFREG | 0o600})
+		w.ok(err)
+	}
+	w.drive.ForgetNames()
+	for i := range 9 { // the ninth finds all
+		_, err := w.drive.Lookup(t.Context(), folder, fmt.Sprint(i))
+		w.ok(err)
+	}
+	w.exec("begin; lock table mediafs.entries, mediafs.nodes in access exclusive mode")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for i := range 20 {
+		if _, err := w.drive.Lookup(ctx, folder, fmt.Sprint(i)); err != nil {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	if _, err := w.drive.Lookup(ctx, folder, "none"); !errors.Is(err, blobstore.ErrNotExist) {
+		t.Errorf("no name: got %v", err)
+	}
+	w.exec("rollback")
 }
