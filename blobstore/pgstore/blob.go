@@ -24,6 +24,7 @@ type blob struct {
 	// gate is held shared by whoever writes, and alone by whoever cuts, zeroes or copies into the content, so that
 	// no write comes in between. It is taken before mu.
 	gate sync.RWMutex
+	cut  int64 // where the file is about to end, for a store of what is beforeCut; of who holds gate alone
 
 	mu           sync.Mutex // guards the rest; taken after drive.mu
 	loaded       bool       // the fields below are known
@@ -311,18 +312,15 @@ func (b *blob) pendingBytes() int64 {
 	return n
 }
 
-// setAttr is Drive.SetAttr for a file that is open here. No store runs beside it, so that its answer is the latest there is.
+// setAttr is Drive.SetAttr for a file that is open here. No store runs beside it, so that its answer is the latest there is. What is pending
+// past a new end is dropped once the database has cut the file, so that one that can't be cut stays as it is.
 func (b *blob) setAttr(ctx context.Context, change blobstore.AttrChange) (blobstore.Attr, error) {
 	resize := change.Set.Has(blobstore.SetSize)
 	b.gate.Lock()
 	defer b.gate.Unlock()
 	if resize {
-		if err := b.land(ctx); err != nil { // leaves mu locked
-			return blobstore.Attr{}, err
-		}
-		b.discard(change.Size)
-		b.mu.Unlock()
-		if err := b.store(ctx, everything); err != nil {
+		b.cut = change.Size
+		if err := b.store(ctx, beforeCut); err != nil {
 			return blobstore.Attr{}, err
 		}
 	}
@@ -348,6 +346,7 @@ func (b *blob) setAttr(ctx context.Context, change blobstore.AttrChange) (blobst
 		return blobstore.Attr{}, err
 	}
 	if resize {
+		b.discard(change.Size)
 		b.dropSegments(0, -1)
 		b.attr.Size = r.attr.Size
 	}

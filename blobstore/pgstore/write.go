@@ -255,7 +255,8 @@ type what int
 const (
 	wholeBatches what = iota // complete pieces, as long as there is a batch of them
 	everything
-	justMade // a file that is known here alone, without its bytes
+	beforeCut // chunks that begin before blob.cut
+	justMade  // a file that is known here alone, without its bytes
 )
 
 // storeInBackground sees to it that a store runs. Errors are kept: the next Flush tries again and gives them.
@@ -341,11 +342,28 @@ const (
 	wholeTail  = -2
 )
 
+// hasFor says whether there is anything that a store is to store. With mu.
+func (b *blob) hasFor(w what) bool {
+	switch w {
+	case wholeBatches:
+		return int64(b.complete)*b.drive.chunk >= batchBytes
+	case beforeCut:
+		for idx := range b.dirty {
+			if int64(idx)*b.drive.chunk < b.cut {
+				return true
+			}
+		}
+		return b.making != nil
+	case justMade:
+		return b.making != nil
+	}
+	return len(b.dirty) > 0 || b.mtimePending || b.making != nil
+}
+
 // takeOff makes the next batch the flight. With mu, and with no flight under way.
 func (b *blob) takeOff(w what) (transfer, bool) {
 	chunk := b.drive.chunk
-	if b.lost != nil || w == wholeBatches && int64(b.complete)*chunk < batchBytes || w == justMade && b.making == nil ||
-		len(b.dirty) == 0 && !b.mtimePending && b.making == nil {
+	if b.lost != nil || !b.hasFor(w) {
 		return transfer{}, false
 	}
 	t := transfer{ino: b.ino, number: b.number, known: b.stored, ctimeNs: b.attr.CtimeNs, making: b.making, made: b.attr}
@@ -357,7 +375,7 @@ func (b *blob) takeOff(w what) (transfer, bool) {
 		if w == justMade {
 			break
 		}
-		if w == wholeBatches && !p.complete() {
+		if w == wholeBatches && !p.complete() || w == beforeCut && int64(idx)*chunk >= b.cut {
 			continue
 		}
 		if taken >= batchBytes || len(b.flight) >= batchPieces {

@@ -137,22 +137,10 @@ func TestReadersSeeEveryWriteWhileItIsBeingStored(t *testing.T) {
 func TestWhatCannotBeStoredIsReportedKeptAndStoredLater(t *testing.T) {
 	url := newStore(t)
 	d := attach(t, url, signIn(t, url, "alice"), pgstore.Options{})
-	admin, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer admin.Close(t.Context())
-	full := func(sql string) {
-		t.Helper()
-		if _, err := admin.Exec(t.Context(), sql); err != nil {
-			t.Fatal(err)
-		}
-	}
 	file, ino := create(t, d, "photo")
 	data := noise(700_000, 2)
 	write(t, file, data[:400_000], 0)
-	full(`create function mediafs.no_space() returns trigger language plpgsql as $$ begin raise exception 'no space' using errcode = '53100'; end $$;
-		create trigger no_space before insert on mediafs.chunks execute function mediafs.no_space()`)
+	room := noRoom(t, url)
 	if err := file.Flush(t.Context()); !errors.Is(err, blobstore.ErrNoSpace) {
 		t.Errorf("flush: got %v, want %v", err, blobstore.ErrNoSpace)
 	}
@@ -162,7 +150,7 @@ func TestWhatCannotBeStoredIsReportedKeptAndStoredLater(t *testing.T) {
 	if got := read(t, file, len(data), 0); !bytes.Equal(got, data[:400_000]) {
 		t.Error("what was written can't be read while it waits")
 	}
-	full("drop trigger no_space on mediafs.chunks")
+	room()
 	if err := file.Flush(t.Context()); err != nil {
 		t.Fatalf("flush with space again: got %v", err)
 	}
@@ -178,6 +166,62 @@ func TestWhatCannotBeStoredIsReportedKeptAndStoredLater(t *testing.T) {
 	defer again.Close()
 	if got := read(t, again, len(data)+1, 0); !bytes.Equal(got, data) {
 		t.Error("what another mount reads is not what was written")
+	}
+}
+
+// noRoom has the database refuse new chunks until room is called.
+func noRoom(t *testing.T, url string) (room func()) {
+	t.Helper()
+	admin, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = admin.Close(context.Background()) })
+	run := func(sql string) {
+		t.Helper()
+		if _, err := admin.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(`create function mediafs.no_space() returns trigger language plpgsql as $$ begin raise exception 'no space' using errcode = '53100'; end $$;
+		create trigger no_space before insert on mediafs.chunks execute function mediafs.no_space()`)
+	return func() { t.Helper(); run("drop trigger no_space on mediafs.chunks") }
+}
+
+func TestAFileThatCannotBeCutKeepsWhatWasWritten(t *testing.T) {
+	url := newStore(t)
+	d := attach(t, url, signIn(t, url, "alice"), pgstore.Options{})
+	file, ino := create(t, d, "photo")
+	if err := file.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	data := noise(700_000, 3)
+	write(t, file, data, 0)
+	room := noRoom(t, url)
+	if _, err := d.SetAttr(t.Context(), ino, blobstore.AttrChange{Set: blobstore.SetSize, Size: 100_000}); !errors.Is(err, blobstore.ErrNoSpace) {
+		t.Errorf("cut while nothing can be stored: got %v, want %v", err, blobstore.ErrNoSpace)
+	}
+	isWhole := func(when string) {
+		t.Helper()
+		attr, err := d.Attr(t.Context(), ino)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, file, len(data)+1, 0); attr.Size != int64(len(data)) || !bytes.Equal(got, data) {
+			t.Errorf("%s: the size is %d, and %d bytes can be read, want the %d that were written", when, attr.Size, len(got), len(data))
+		}
+	}
+	isWhole("after a cut that failed")
+	room()
+	if err := file.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	isWhole("stored after a cut that failed")
+	if _, err := d.SetAttr(t.Context(), ino, blobstore.AttrChange{Set: blobstore.SetSize, Size: 100_000}); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, file, len(data), 0); !bytes.Equal(got, data[:100_000]) {
+		t.Errorf("%d bytes can be read of a file cut to 100,000, or others", len(got))
 	}
 }
 
