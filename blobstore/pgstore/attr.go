@@ -54,7 +54,7 @@ func (d *Drive) Attr(ctx context.Context, ino blobstore.Ino) (blobstore.Attr, er
 	if isKnown && d.isSole(ctx, era) {
 		return d.nowOver(last), nil
 	}
-	if err := d.settleIn(ctx, ino); err != nil {
+	if _, err := d.settleIn(ctx, ino); err != nil {
 		return blobstore.Attr{}, err
 	}
 	return d.orKnown(ctx, last, isKnown, func(ctx context.Context, how commit) (blobstore.Attr, error) { return d.askAttr(ctx, how, ino) })
@@ -98,7 +98,7 @@ func (d *Drive) SetAttr(ctx context.Context, ino blobstore.Ino, change blobstore
 	}
 	b := d.peek(ino)
 	if b == nil {
-		if err := d.settleIn(ctx, ino); err != nil {
+		if _, err := d.settleIn(ctx, ino); err != nil {
 			return blobstore.Attr{}, err
 		}
 		r, err := d.setAttr(ctx, ino, change)

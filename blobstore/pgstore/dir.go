@@ -87,7 +87,7 @@ func (l *dir) Read(ctx context.Context, after uint64, attributes bool, take func
 				continue
 			}
 			given := *e
-			given.Complete = attributes && !old && !l.drive.peek(e.Attr.Ino).isPending()
+			given.Complete = attributes && !old && !l.drive.peek(e.Attr.Ino).isPending() && !l.drive.making.has(e.Attr.Ino)
 			if !take(&given) {
 				return nil
 			}
@@ -105,7 +105,7 @@ func (l *dir) Read(ctx context.Context, after uint64, attributes bool, take func
 // fetch reads the page after a position.
 func (l *dir) fetch(ctx context.Context, after uint64, limit int) error {
 	d := l.drive
-	if err := d.settleIn(ctx, l.ino); err != nil {
+	if _, err := d.settleNode(ctx, l.ino); err != nil {
 		return err
 	}
 	l.fetched = false
@@ -172,7 +172,7 @@ func folder(ino blobstore.Ino) blobstore.Attr {
 // Sync makes the names durable. ErrUnavailable, once, if the database server went away since the folder was opened and may have
 // undone some.
 func (l *dir) Sync(ctx context.Context) error {
-	if err := l.drive.settleIn(ctx, l.ino); err != nil {
+	if _, err := l.drive.settleIn(ctx, l.ino); err != nil {
 		return err
 	}
 	if err := l.drive.makeDurable(ctx); err != nil {

@@ -33,6 +33,7 @@ type known struct {
 	names map[knownName]knownIno
 	whole map[blobstore.Ino]uint64 // folders that have no names but those that are current, and the era in which that is so
 
+	going  map[knownName]int     // how many changes of a name or node are under way: no name is claimed meanwhile that they might want
 	missed map[blobstore.Ino]int // how many names of a folder the database was asked for in this era; wholeMisses: no more are counted
 }
 
@@ -112,7 +113,32 @@ func (k *known) change(keys ...knownName) *change {
 	}
 	k.spoil(keys)
 	c.mark = mark{k.era, k.turns}
+	if k.going == nil {
+		k.going = make(map[knownName]int)
+	}
+	for _, key := range keys {
+		k.going[key]++
+	}
 	return c
+}
+
+// change is known.change for what needs that the database has the files it is about: settle says whether there were any that it did not have, and has
+// them made. Afterwards no name is claimed that the change is about, until it is over.
+func (d *Drive) change(settle func() (bool, error), keys ...knownName) (*change, error) {
+	for {
+		if _, err := settle(); err != nil {
+			return nil, err
+		}
+		going := d.known.change(keys...)
+		again, err := settle() // one may have come in between
+		if err == nil && !again {
+			return going, nil
+		}
+		going.over()
+		if err != nil {
+			return nil, err
+		}
+	}
 }
 
 // touches notes that names have changed in a folder, which gives it these times, and so many more folders in it.
@@ -143,6 +169,9 @@ func (c *change) over() {
 	alone := make(map[knownName]bool, len(c.keys))
 	for _, key := range c.keys {
 		alone[key] = k.still(&c.mark, key)
+		if k.going[key]--; k.going[key] <= 0 {
+			delete(k.going, key)
+		}
 	}
 	k.spoil(c.keys)
 	for _, attr := range c.nodes {
@@ -370,15 +399,21 @@ func (k *known) lookup(key knownName) (attr blobstore.Attr, isKnown bool, era ui
 	return n.attr, ok, led.era
 }
 
-// claim takes a name that is known to be free for a new file in a folder that is known, if both are current in an era: false if not.
-func (k *known) claim(parent blobstore.Ino, name string, attr blobstore.Attr, era uint64) bool {
+// claim takes a name that is known to be free for a new file in a folder that is known, if both are current in an era that lasts, and no change
+// is under way that may take the name or the folder: false if not. claimed is called before anybody can find the file.
+func (k *known) claim(parent blobstore.Ino, name string, attr blobstore.Attr, era uint64, lasts func() bool, claimed func()) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	key := knownName{parent, name}
 	_, isKnown, free := k.lookup(key)
 	folder := k.nodes[parent]
-	if isKnown || free != era || folder.era != era || k.era != era {
+	if isKnown || free != era || folder.era != era || k.era != era || !lasts() {
 		return false
+	}
+	for _, wanted := range []knownName{key, nodeKey(parent), nodeKey(0)} { // 0: it is not known which
+		if k.going[wanted] > 0 {
+			return false
+		}
 	}
 	for _, changed := range []knownName{key, namesKey(parent), nodeKey(parent), nodeKey(attr.Ino)} {
 		*k.turns.of(changed)++
@@ -387,6 +422,7 @@ func (k *known) claim(parent blobstore.Ino, name string, attr blobstore.Attr, er
 	k.nodes[parent] = folder
 	k.setNode(attr, era)
 	k.setName(key, attr.Ino, era)
+	claimed()
 	return true
 }
 

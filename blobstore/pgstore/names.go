@@ -45,10 +45,13 @@ func (d *Drive) Lookup(ctx context.Context, parent blobstore.Ino, name string) (
 				return blobstore.Attr{}, err
 			}
 			d.known.rememberName(&mark, parent, name, r.attr)
-			if d.peek(r.attr.Ino) == nil && d.changes.Load() == changes {
+			if d.peek(r.attr.Ino) == nil && d.changes.Load() == changes && !d.making.has(r.attr.Ino) {
 				return r.attr, nil
 			}
-			// Open here: what is pending counts; or changed while the answer was on its way.
+			// Open here: what is pending counts; or changed while the answer was on its way; or a folder that has another time for what is made in it.
+			if _, err := d.settleIn(ctx, r.attr.Ino); err != nil {
+				return blobstore.Attr{}, err
+			}
 			attr, err := d.askAttr(ctx, how, r.attr.Ino)
 			if !errors.Is(err, blobstore.ErrNotExist) {
 				return attr, err
@@ -139,11 +142,12 @@ func (d *Drive) make(ctx context.Context, ino int64, parent blobstore.Ino, name 
 	if node.Mode&unix.S_IFMT == unix.S_IFLNK {
 		target = []byte(node.Target)
 	}
-	if err := d.settleName(ctx, parent, name); err != nil {
+	defer d.changes.Add(1)
+	going, err := d.change(func() (bool, error) { return d.settleName(ctx, parent, name) },
+		knownName{parent, name}, nodeKey(parent), nodeKey(blobstore.Ino(ino)))
+	if err != nil {
 		return row{}, err
 	}
-	defer d.changes.Add(1)
-	going := d.known.change(knownName{parent, name}, nodeKey(parent), nodeKey(blobstore.Ino(ino)))
 	now := time.Now().UnixNano()
 	r, err := d.one(ctx, "make", once, "select "+attrColumns+" from mediafs.make($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
 		d.id, int64(parent), []byte(name), ino, int32(node.Mode), int64(node.UID), int64(node.GID), int64(node.Rdev), target, now)
@@ -175,11 +179,15 @@ func (d *Drive) Link(ctx context.Context, ino, parent blobstore.Ino, name string
 		return blobstore.Attr{}, err
 	}
 	b := d.peek(ino)
-	if err := errors.Join(b.settle(ctx), d.settleName(ctx, parent, name)); err != nil {
+	if err := b.settle(ctx); err != nil {
 		return blobstore.Attr{}, err
 	}
 	version := b.currentVersion()
-	going := d.known.change(knownName{parent, name}, nodeKey(parent), nodeKey(ino))
+	going, err := d.change(func() (bool, error) { return d.settleName(ctx, parent, name) },
+		knownName{parent, name}, nodeKey(parent), nodeKey(ino))
+	if err != nil {
+		return blobstore.Attr{}, err
+	}
 	now := time.Now().UnixNano()
 	r, err := d.one(ctx, "link", once, "select "+attrColumns+" from mediafs.link($1, $2, $3, $4, $5, $6, $7) n",
 		d.id, int64(ino), int64(parent), []byte(name), position, blobstore.MaxLinks, now)
@@ -204,15 +212,15 @@ func (d *Drive) Unlink(ctx context.Context, parent blobstore.Ino, name string) e
 	if err := checkName("unlink", name); err != nil {
 		return err
 	}
-	if err := d.settleName(ctx, parent, name); err != nil {
-		return err
-	}
 	key := knownName{parent, name}
 	ino, _ := d.known.leadsTo(parent, name) // the answer says it too
-	going := d.known.change(key, nodeKey(parent), nodeKey(ino))
+	going, err := d.change(func() (bool, error) { return d.settleName(ctx, parent, name) }, key, nodeKey(parent), nodeKey(ino))
+	if err != nil {
+		return err
+	}
 	defer going.over()
 	now := time.Now().UnixNano()
-	err := d.drop(ctx, going, "unlink", "select "+attrColumns+" from mediafs.unlink($1, $2, $3, $4, $5, $6) n",
+	err = d.drop(ctx, going, "unlink", "select "+attrColumns+" from mediafs.unlink($1, $2, $3, $4, $5, $6) n",
 		d.id, int64(parent), []byte(name), now, d.mount)
 	if err == nil {
 		going.leads(key, 0)
@@ -226,14 +234,14 @@ func (d *Drive) Rmdir(ctx context.Context, parent blobstore.Ino, name string) er
 	if err := checkName("rmdir", name); err != nil {
 		return err
 	}
-	if err := d.settleBelow(ctx, parent, name); err != nil {
-		return err
-	}
 	key := knownName{parent, name}
 	ino, all := d.known.leadsTo(parent, name)
-	going := d.known.change(key, nodeKey(parent), nodeKey(ino))
+	going, err := d.change(func() (bool, error) { return d.settleBelow(ctx, parent, name) }, key, nodeKey(parent), nodeKey(ino))
+	if err != nil {
+		return err
+	}
 	now := time.Now().UnixNano()
-	err := d.run(ctx, "rmdir", once, statement{
+	err = d.run(ctx, "rmdir", once, statement{
 		sql:  "select mediafs.rmdir($1, $2, $3, $4)",
 		args: []any{d.id, int64(parent), []byte(name), now},
 	})
@@ -258,14 +266,22 @@ func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(d.settleBelow(ctx, op.Parent, op.Name), d.settleBelow(ctx, op.NewParent, op.NewName)); err != nil {
-		return err
-	}
 	from, to := knownName{op.Parent, op.Name}, knownName{op.NewParent, op.NewName}
 	moved, all := d.known.leadsTo(op.Parent, op.Name)
 	replaced, allThere := d.known.leadsTo(op.NewParent, op.NewName)
+	keys := []knownName{from, to, nodeKey(op.Parent), nodeKey(op.NewParent), nodeKey(moved)}
+	if replaced != 0 || !allThere {
+		keys = append(keys, nodeKey(replaced))
+	}
+	going, err := d.change(func() (bool, error) {
+		one, err := d.settleBelow(ctx, op.Parent, op.Name)
+		other, err2 := d.settleBelow(ctx, op.NewParent, op.NewName)
+		return one || other, errors.Join(err, err2)
+	}, keys...)
+	if err != nil {
+		return err
+	}
 	now := time.Now().UnixNano()
-	going := d.known.change(from, to, nodeKey(op.Parent), nodeKey(op.NewParent), nodeKey(moved), nodeKey(replaced))
 	err = d.drop(ctx, going, "rename", "select "+attrColumns+" from mediafs.rename($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
 		d.id, int64(op.Parent), []byte(op.Name), int64(op.NewParent), []byte(op.NewName), int32(op.Mode), position, now, d.mount)
 	all = all && allThere && moved != 0 && moved != replaced && op.Mode != blobstore.RenameExchange
@@ -317,9 +333,13 @@ func (d *Drive) drop(ctx context.Context, going *change, op, sql string, args ..
 func (d *Drive) Readlink(ctx context.Context, ino blobstore.Ino) (string, error) {
 	var target []byte
 	var found bool
+	b := d.peek(ino)
+	if err := b.settle(ctx); err != nil {
+		return "", err
+	}
 	err := d.run(ctx, "readlink", reading, statement{
 		sql:  "select n.target from mediafs.nodes n where n.drive_id = $1 and n.ino = $2 and (n.nlink > 0 or $3)",
-		args: []any{d.id, int64(ino), d.peek(ino).isOpen()},
+		args: []any{d.id, int64(ino), b.isOpen()},
 		each: func(r pgx.Rows) error { found = true; return r.Scan(&target) },
 	})
 	switch {

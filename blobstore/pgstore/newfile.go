@@ -64,6 +64,13 @@ func (m *makings) find(parent blobstore.Ino, name string) *blob {
 	return m.files[parent][name]
 }
 
+// has says whether any is in a folder.
+func (m *makings) has(folder blobstore.Ino) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.files[folder]) > 0
+}
+
 // in are the files of a folder; of all folders for 0.
 func (m *makings) in(folder blobstore.Ino) []*blob {
 	m.mu.Lock()
@@ -106,9 +113,10 @@ func (d *Drive) makeLater(ctx context.Context, ino, parent blobstore.Ino, name s
 	b.making = to
 	b.since = time.Now()
 	b.mu.Unlock()
-	d.making.add(b, to)
-	if !d.known.claim(parent, name, attr, era) || !d.isSole(ctx, era) {
-		b.unmake()
+	if !d.known.claim(parent, name, attr, era, func() bool { return d.sole.isSure(era) }, func() { d.making.add(b, to) }) {
+		b.mu.Lock()
+		b.making = nil
+		b.mu.Unlock()
 		d.release(b)
 		return nil, nil
 	}
@@ -182,33 +190,44 @@ func (b *blob) settle(ctx context.Context) error {
 	return b.store(ctx, justMade)
 }
 
-// settleName returns when the database has the file of a name, if that is new.
-func (d *Drive) settleName(ctx context.Context, parent blobstore.Ino, name string) error {
-	return d.making.find(parent, name).settle(ctx)
+// settleName returns when the database has the file of a name, and whether it had to be made. If what is to be its folder is a new file, the
+// database has that too, and can say that it is no folder.
+func (d *Drive) settleName(ctx context.Context, parent blobstore.Ino, name string) (bool, error) {
+	b := d.making.find(parent, name)
+	return b != nil, errors.Join(d.peek(parent).settle(ctx), b.settle(ctx))
 }
 
-// settleIn returns when the database has the new files of a folder; of all folders for 0. It comes before whatever sets the ctime of a folder and not
-// its mtime: what is made in it later would leave its times alone (mediafs.make_file).
-func (d *Drive) settleIn(ctx context.Context, folder blobstore.Ino) error {
+// settleIn returns when the database has the new files of a folder, of all folders for 0, and whether there were any. It comes before whatever sets the
+// ctime of a folder and not its mtime: what is made in it later would leave its times alone (mediafs.make_file).
+func (d *Drive) settleIn(ctx context.Context, folder blobstore.Ino) (bool, error) {
+	files := d.making.in(folder)
 	var errs []error
-	for _, b := range d.making.in(folder) {
+	for _, b := range files {
 		errs = append(errs, b.settle(ctx))
 	}
-	return errors.Join(errs...)
+	return len(files) > 0, errors.Join(errs...)
+}
+
+// settleNode is settleIn, and settle, for a node that may be either.
+func (d *Drive) settleNode(ctx context.Context, ino blobstore.Ino) (bool, error) {
+	b := d.peek(ino)
+	is := b.isMaking()
+	in, err := d.settleIn(ctx, ino)
+	return is || in, errors.Join(b.settle(ctx), err)
 }
 
 // settleBelow is settleName, and settleIn for the folder that the name may lead to: it is about to move, or to go if it is empty.
-func (d *Drive) settleBelow(ctx context.Context, parent blobstore.Ino, name string) error {
-	if err := d.settleName(ctx, parent, name); err != nil {
-		return err
+func (d *Drive) settleBelow(ctx context.Context, parent blobstore.Ino, name string) (bool, error) {
+	is, err := d.settleName(ctx, parent, name)
+	below, ok := d.known.leadsTo(parent, name)
+	if err != nil || ok && below == 0 {
+		return is, err
 	}
-	switch below, ok := d.known.leadsTo(parent, name); {
-	case !ok:
-		return d.settleIn(ctx, 0)
-	case below != 0:
-		return d.settleIn(ctx, below)
+	if !ok {
+		below = 0 // whichever it is
 	}
-	return nil
+	in, err := d.settleIn(ctx, below)
+	return is || in, err
 }
 
 // wasMade finds out why a file can't be made. If its name leads to it, it was, by a transaction whose answer was lost: no error, and what it has is stored as

@@ -213,6 +213,116 @@ func TestANewFileWhoseNameIsTakenMeanwhileIsReported(t *testing.T) {
 	}
 }
 
+func TestAFolderHasTheTimeOfANewFileInIt(t *testing.T) {
+	for _, by := range []string{"lookup", "attributes", "list"} {
+		t.Run(by, func(t *testing.T) {
+			w := newWatched(t)
+			folder := w.folder("album")
+			before, err := w.drive.SetAttr(t.Context(), folder, blobstore.AttrChange{Set: blobstore.SetMtime, MtimeNs: 1})
+			w.ok(err)
+			file, _ := w.unseen(folder, "photo", "pixels")
+			w.drive.ForgetOthers() // the database is asked
+			var got blobstore.Attr
+			switch by {
+			case "lookup":
+				got, err = w.drive.Lookup(t.Context(), blobstore.RootIno, "album")
+			case "attributes":
+				got, err = w.drive.Attr(t.Context(), folder)
+			case "list":
+				list, err := w.drive.OpenDir(t.Context(), blobstore.RootIno)
+				w.ok(err)
+				w.ok(list.Read(t.Context(), 0, true, func(e *blobstore.Entry) bool {
+					if e.Name == "album" && e.Complete {
+						got = e.Attr
+					}
+					return true
+				}), list.Close())
+			}
+			w.ok(err)
+			if got.Ino == folder && (got.MtimeNs < before.CtimeNs || got.CtimeNs < before.CtimeNs) {
+				t.Errorf("its times are %d and %d, want those of the file, which is later than %d", got.MtimeNs, got.CtimeNs, before.CtimeNs)
+			}
+			w.ok(file.Flush(t.Context()), file.Close())
+		})
+	}
+}
+
+func TestANewFileIsNoFolderAndNoLink(t *testing.T) {
+	for name, do := range map[string]func(w watched, ino blobstore.Ino) error{
+		"make": func(w watched, ino blobstore.Ino) error {
+			_, err := w.drive.Make(w.Context(), ino, "below", blobstore.NewNode{Mode: unix.S_IFREG | 0o600})
+			return err
+		},
+		"open folder": func(w watched, ino blobstore.Ino) error {
+			_, err := w.drive.OpenDir(w.Context(), ino)
+			return err
+		},
+		"unlink": func(w watched, ino blobstore.Ino) error { return w.drive.Unlink(w.Context(), ino, "below") },
+		"readlink": func(w watched, ino blobstore.Ino) error {
+			if _, err := w.drive.Readlink(w.Context(), ino); !errors.Is(err, blobstore.ErrInvalid) {
+				return err
+			}
+			return blobstore.ErrNotDir
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWatched(t)
+			file, ino := w.unseen(w.folder("album"), "photo", "pixels")
+			if err := do(w, ino); !errors.Is(err, blobstore.ErrNotDir) {
+				t.Errorf("got %v, want %v", err, blobstore.ErrNotDir)
+			}
+			w.ok(file.Flush(t.Context()), file.Close())
+		})
+	}
+}
+
+// waiting returns when so many wait for locks in the database, or something is there to be received.
+func (w watched) waiting(n int, or <-chan error) {
+	w.Helper()
+	for until := time.Now().Add(time.Minute); ; {
+		var now int
+		w.ok(w.admin.QueryRow(w.Context(), "select count(*) from pg_locks where not granted").Scan(&now))
+		if now >= n || len(or) > 0 {
+			return
+		}
+		if time.Now().After(until) {
+			w.Fatalf("%d wait for locks, want %d", now, n)
+		}
+	}
+}
+
+// A name that is being made in the database, or may be, is not free for a file that the database does not have yet.
+func TestANameThatIsBeingMadeIsNotTakenByANewFile(t *testing.T) {
+	w := newWatched(t)
+	folder := w.folder("album")
+	w.exec("begin; lock table mediafs.nodes in exclusive mode")
+	made, created := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := w.drive.Make(w.Context(), folder, "photo", blobstore.NewNode{Mode: unix.S_IFREG | 0o600})
+		made <- err
+	}()
+	w.waiting(1, made)
+	if _, err := w.drive.Lookup(t.Context(), folder, "photo"); !errors.Is(err, blobstore.ErrNotExist) {
+		t.Error(err)
+	}
+	if _, err := w.drive.Attr(t.Context(), folder); err != nil {
+		t.Error(err)
+	}
+	go func() {
+		file, _, _, err := w.drive.Create(w.Context(), folder, "photo", blobstore.NewNode{Mode: unix.S_IFREG | 0o600}, writable|blobstore.OpenExclusive)
+		if err == nil {
+			err = errors.Join(file.Flush(w.Context()), file.Close())
+		}
+		created <- err
+	}()
+	w.waiting(2, created)
+	w.exec("rollback")
+	one, other := <-made, <-created
+	if (one == nil) == (other == nil) || !errors.Is(errors.Join(one, other), blobstore.ErrExist) {
+		t.Errorf("making it: %v; creating it meanwhile: %v; want one of them to find that it %v", one, other, blobstore.ErrExist)
+	}
+}
+
 // What became of a making is not known when its connection breaks; it is asked for again and is there once.
 func TestAFileThatIsMadeTwiceIsThereOnce(t *testing.T) {
 	w := newWatched(t)

@@ -78,6 +78,12 @@ func (d *Drive) isSole(ctx context.Context, era uint64) bool {
 	return false
 }
 
+// isSure says whether the last answer says so, without asking.
+func (s *sole) isSure(era uint64) bool {
+	a := s.answer.Load()
+	return a != nil && sinceBoot() < a.until && a.era == era
+}
+
 // askSole asks once. With asking.
 func (d *Drive) askSole(ctx context.Context) {
 	s := d.sole

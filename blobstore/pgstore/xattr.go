@@ -2,7 +2,6 @@ package pgstore
 
 import (
 	"context"
-	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -83,10 +82,11 @@ func (d *Drive) SetXattr(ctx context.Context, ino blobstore.Ino, name string, va
 	if mode == blobstore.XattrSet {
 		c = repeating
 	}
-	if err := errors.Join(d.peek(ino).settle(ctx), d.settleIn(ctx, ino)); err != nil {
+	going, err := d.change(func() (bool, error) { return d.settleNode(ctx, ino) }, nodeKey(ino))
+	if err != nil {
 		return err
 	}
-	defer d.known.change(nodeKey(ino)).over()
+	defer going.over()
 	defer d.changes.Add(1)
 	return d.run(ctx, "set xattr", c, statement{
 		sql:  "select mediafs.set_xattr($1, $2, $3, $4, $5, $6, $7)",
@@ -129,10 +129,11 @@ func (d *Drive) RemoveXattr(ctx context.Context, ino blobstore.Ino, name string)
 	if strings.HasPrefix(name, blobstore.XattrFacts) {
 		return translate(ctx, "remove xattr", blobstore.ErrPermission)
 	}
-	if err := errors.Join(d.peek(ino).settle(ctx), d.settleIn(ctx, ino)); err != nil {
+	going, err := d.change(func() (bool, error) { return d.settleNode(ctx, ino) }, nodeKey(ino))
+	if err != nil {
 		return err
 	}
-	defer d.known.change(nodeKey(ino)).over()
+	defer going.over()
 	defer d.changes.Add(1)
 	return d.run(ctx, "remove xattr", once, statement{
 		sql:  "select mediafs.remove_xattr($1, $2, $3, $4, $5)",
