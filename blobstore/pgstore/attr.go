@@ -97,17 +97,19 @@ func (d *Drive) SetAttr(ctx context.Context, ino blobstore.Ino, change blobstore
 		}
 	}
 	b := d.peek(ino)
+	var attr blobstore.Attr
+	var err error
 	if b == nil {
-		if _, err := d.settleIn(ctx, ino); err != nil {
-			return blobstore.Attr{}, err
-		}
-		r, err := d.setAttr(ctx, ino, change)
-		if err == nil && r.attr.Nlink == 0 {
-			err = translate(ctx, "set attributes", blobstore.ErrNotExist) // it waits to be collected
-		}
-		return r.attr, err
+		var r row
+		r, err = d.setAttr(ctx, ino, change)
+		attr = r.attr
+	} else {
+		attr, err = b.setAttr(ctx, change)
 	}
-	return b.setAttr(ctx, change)
+	if err == nil && attr.Nlink == 0 && !b.isOpen() {
+		err = translate(ctx, "set attributes", blobstore.ErrNotExist) // it waits to be collected
+	}
+	return attr, err
 }
 
 func (d *Drive) setAttr(ctx context.Context, ino blobstore.Ino, change blobstore.AttrChange) (row, error) {
@@ -122,7 +124,10 @@ func (d *Drive) setAttr(ctx context.Context, ino blobstore.Ino, change blobstore
 	if change.Set.Has(blobstore.SetSize) {
 		c = durably // it decides what the bytes that are stored next mean
 	}
-	going := d.known.change(nodeKey(ino))
+	going, err := d.change(func() (bool, error) { return d.settleIn(ctx, ino) }, nodeKey(ino))
+	if err != nil {
+		return row{}, err
+	}
 	r, err := d.one(ctx, "set attributes", c,
 		"select "+attrColumns+" from mediafs.set_attr($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) n",
 		d.id, int64(ino), int32(change.Set), int32(change.Mode), int64(change.UID), int64(change.GID), change.Size,

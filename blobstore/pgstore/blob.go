@@ -144,8 +144,17 @@ func (b *blob) load(ctx context.Context) error {
 	if b.isMaking() {
 		return nil // nobody knows more of it
 	}
-	d := b.drive
 	first := b.isFirst()
+	for {
+		if is, err := b.ask(ctx, first); is || err != nil {
+			return err
+		}
+	}
+}
+
+// ask is one round trip. False: something was stored meanwhile and the answer may be from before.
+func (b *blob) ask(ctx context.Context, first bool) (bool, error) {
+	d := b.drive
 	version := b.currentVersion()
 	var r row
 	var head []byte
@@ -158,22 +167,25 @@ func (b *blob) load(ctx context.Context) error {
 	})
 	switch {
 	case err != nil:
-		return err
+		return false, err
 	case !r.found, r.attr.Nlink == 0 && first: // without a name, only who has it open may open it again
-		return translate(ctx, "open", blobstore.ErrNotExist)
+		return false, translate(ctx, "open", blobstore.ErrNotExist)
 	case r.attr.IsDir():
-		return translate(ctx, "open", blobstore.ErrIsDir)
+		return false, translate(ctx, "open", blobstore.ErrIsDir)
 	case !r.attr.IsRegular():
-		return translate(ctx, "open", blobstore.ErrInvalid)
+		return false, translate(ctx, "open", blobstore.ErrInvalid)
 	}
 	d.atimes.over(&r.attr)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.version != version {
+		return false, nil
+	}
 	b.learn(r)
-	if r.attr.Size > 0 && r.attr.Size <= d.chunk && b.version == version && b.segments[0] == nil {
+	if r.attr.Size > 0 && r.attr.Size <= d.chunk && b.segments[0] == nil {
 		b.keepHead(head, r.attr.Size)
 	}
-	return nil
+	return true, nil
 }
 
 // learn takes in a node as the database has it. What is pending stays on top. With mu.

@@ -79,15 +79,13 @@ func (l *dir) Read(ctx context.Context, after uint64, attributes bool, take func
 				return err
 			}
 		}
-		// Attributes that were read before a change made here may be older than what the kernel knows: it gets none then.
-		old := l.drive.changes.Load() != l.changes
 		for i := range l.page {
 			e := &l.page[i]
 			if e.Position <= after {
 				continue
 			}
 			given := *e
-			given.Complete = attributes && !old && !l.drive.peek(e.Attr.Ino).isPending() && !l.drive.making.has(e.Attr.Ino)
+			given.Complete = attributes && l.isCurrent(e.Attr.Ino)
 			if !take(&given) {
 				return nil
 			}
@@ -100,6 +98,13 @@ func (l *dir) Read(ctx context.Context, after uint64, attributes bool, take func
 			return err
 		}
 	}
+}
+
+// isCurrent says whether the page has the attributes that a node has now. Those that were read before a change made here may be older than what the
+// kernel knows. What ends being pending was counted as a change before that, so changes are looked at last.
+func (l *dir) isCurrent(ino blobstore.Ino) bool {
+	d := l.drive
+	return !d.peek(ino).isPending() && !d.making.has(ino) && d.changes.Load() == l.changes
 }
 
 // fetch reads the page after a position.

@@ -82,6 +82,7 @@ func (s *Store) attach(ctx context.Context, session auth.Session, name blobstore
 		known:   known{era: 1},
 		sole:    newSole(),
 	}
+	d.known.making = &d.making
 	d.locks.table.Claim = d.claim
 	d.session.Store(&session)
 	own := name == ""

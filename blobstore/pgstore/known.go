@@ -24,7 +24,8 @@ const (
 // its drive (sole.go), those of them that are current answer at once: nothing changes a node then but what is done here, and that says so
 // here, by change, before it begins and when it is done.
 type known struct {
-	away atomic.Bool // the last that was heard of the database is that it can't be reached
+	making *makings    // takes its lock under mu
+	away   atomic.Bool // the last that was heard of the database is that it can't be reached
 
 	mu    sync.Mutex // guards the rest
 	era   uint64     // from 1; begins anew when others may have changed the drive: what is of an earlier one is not current
@@ -232,12 +233,12 @@ func (k *known) currentEra() uint64 {
 	return k.era
 }
 
-// remember takes in what the database answered to what was asked after the mark.
+// remember takes in what the database answered to what was asked after the mark. A folder with new files has other times than the database says.
 func (k *known) remember(m *mark, attr blobstore.Attr) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	era := k.era
-	if !k.still(m, nodeKey(attr.Ino)) {
+	if !k.still(m, nodeKey(attr.Ino)) || k.making.has(attr.Ino) {
 		era = 0
 	}
 	k.setNode(attr, era)
@@ -259,7 +260,7 @@ func (k *known) rememberPage(m *mark, folder blobstore.Ino, page []blobstore.Ent
 	defer k.mu.Unlock()
 	for i := range page {
 		e := &page[i]
-		if key := (knownName{folder, e.Name}); k.still(m, key) && k.still(m, nodeKey(e.Attr.Ino)) {
+		if key := (knownName{folder, e.Name}); k.still(m, key) && k.still(m, nodeKey(e.Attr.Ino)) && !k.making.has(e.Attr.Ino) {
 			k.setNode(e.Attr, k.era)
 			k.setName(key, e.Attr.Ino, k.era)
 		}

@@ -475,15 +475,14 @@ func (b *blob) touchDown(t transfer, r row, err error) {
 // pending goes into the new blob; or it removed the file, or the server crashed before the file's making was on its disk, and what
 // is pending is lost with it: ErrStale, for whoever has it open.
 func (b *blob) reload(ctx context.Context) error {
+	version := b.currentVersion()
 	r, err := b.drive.one(ctx, "store", reading, selectNode, b.drive.id, int64(b.ino))
 	if errors.Is(err, blobstore.ErrNotExist) {
 		return b.lose(ctx, blobstore.ErrStale)
 	} else if err != nil {
 		return err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.learn(r)
+	b.overlay(r, version) // if something was stored meanwhile, that is the latest
 	return nil
 }
 
