@@ -453,6 +453,42 @@ func TestAnAnswerFromBeforeAStoreIsNotTakenForTheLatest(t *testing.T) {
 	}
 }
 
+func TestWhoOpensOrListsAFileWhileItIsStoredSeesAllOfIt(t *testing.T) {
+	url := newStore(t)
+	d := attach(t, url, signIn(t, url, "alice"), pgstore.Options{})
+	file, ino := create(t, d, "log")
+	for i := range 300 {
+		write(t, file, []byte{byte(i)}, int64(i))
+		var g errgroup.Group
+		g.Go(func() error { return file.(*pgstore.File).StoreEverything(t.Context()) })
+		g.Go(func() error {
+			again, err := d.Open(t.Context(), ino, blobstore.OpenRead)
+			if err != nil {
+				return err
+			}
+			if got := len(read(t, again, 1000, 0)); got != i+1 {
+				t.Errorf("round %d: who opens it reads %d bytes of %d", i, got, i+1)
+			}
+			return again.Close()
+		})
+		g.Go(func() error {
+			list, err := d.OpenDir(t.Context(), blobstore.RootIno)
+			if err != nil {
+				return err
+			}
+			return errors.Join(list.Read(t.Context(), 0, true, func(e *blobstore.Entry) bool {
+				if e.Name == "log" && e.Complete && e.Attr.Size != int64(i+1) {
+					t.Errorf("round %d: listed with %d bytes of %d", i, e.Attr.Size, i+1)
+				}
+				return true
+			}), list.Close())
+		})
+		if err := g.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestEachOfTwoFlushesAtOnceWaitsUntilTheDataIsStored(t *testing.T) {
 	url := newStore(t)
 	d := attach(t, url, signIn(t, url, "alice"), pgstore.Options{})
