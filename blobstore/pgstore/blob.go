@@ -43,6 +43,7 @@ type blob struct {
 	lost         error            // why nothing can be stored any more
 	foreign      uint64           // times that another mount was found to have changed it
 	making       *making          // the file is known here alone; nil: the database has it
+	unsure       uint64           // Drive.commits after the last change of the node that did not wait for the disk; 0: there was none
 	kept         bool             // the spool has bytes of it that are not known to be stored
 	version      uint64           // counts what makes an answer of the database that is on its way old
 	segments     map[int64]*segment
@@ -266,6 +267,24 @@ func (b *blob) attributes() blobstore.Attr {
 	return b.withPending(b.attr)
 }
 
+// leftUnsure notes that the node was changed by a commit that did not wait for the disk. b may be nil.
+func (b *blob) leftUnsure() {
+	if b == nil {
+		return
+	}
+	commits := b.drive.commits.Load()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.unsure = commits
+}
+
+// isDurable says whether all changes of the node that are in the database are on its disk.
+func (b *blob) isDurable() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.unsure <= b.drive.durable.Load()
+}
+
 // renamed notes how many names the node has left.
 func (b *blob) renamed(r row) {
 	b.mu.Lock()
@@ -349,6 +368,9 @@ func (b *blob) setAttr(ctx context.Context, change blobstore.AttrChange) (blobst
 	b.landed = make(chan struct{})
 	b.mu.Unlock()
 	r, err := b.drive.setAttr(ctx, b.ino, change)
+	if !resize {
+		b.leftUnsure()
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	close(b.landed)

@@ -46,7 +46,7 @@ type Drive struct {
 	spool   *spool // nil: nothing is kept
 	locks   locks
 
-	commits atomic.Uint64 // transactions that committed without waiting for the disk
+	commits atomic.Uint64 // transactions that changed something and committed without waiting for the disk
 	durable atomic.Uint64 // how many of those are known to be on it
 	losses  atomic.Uint64 // times that the server went away with commits that it may have lost
 	changes atomic.Uint64 // changes made here; a listing read before one has attributes that may be old

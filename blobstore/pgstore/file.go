@@ -47,13 +47,16 @@ func (d *Drive) Open(ctx context.Context, ino blobstore.Ino, flags blobstore.Ope
 
 // Sync stores the node's bytes and waits until they, and all that was committed before, are durable. ErrStale if a crash of the
 // database server has undone the making of the file.
-func (f *File) Sync(ctx context.Context) error {
+func (f *File) Sync(ctx context.Context) error { return f.store(ctx, true) }
+
+// store is Sync, or for the node alone if not all that was committed before is meant.
+func (f *File) store(ctx context.Context, all bool) error {
 	if nameless, err := f.blob.isNameless(); nameless {
 		return err // nobody can find it after a crash
 	}
 	changes := f.changes.Load()
 	err := f.blob.store(ctx, everything)
-	if err == nil {
+	if err == nil && (all || !f.blob.isDurable()) {
 		err = f.blob.drive.makeDurable(ctx)
 	}
 	if err == nil {
@@ -84,13 +87,14 @@ func (f *File) survived(ctx context.Context) error {
 	return err
 }
 
-// Flush is Sync if anything that was written or made through this file is not stored yet. Two of them may run at once, when a process
+// Flush is Sync for the node alone, if anything that was written or made through this file is not stored yet: it does not wait for the disk because
+// of what others do. Two of them may run at once, when a process
 // that was forked closes what it inherited: each waits until what was written before it is stored.
 func (f *File) Flush(ctx context.Context) error {
 	if f.flushed.Load() >= f.changes.Load() {
 		return nil
 	}
-	return f.Sync(ctx)
+	return f.store(ctx, false)
 }
 
 // Close lets the file go; what no Flush has stored is stored in the background.

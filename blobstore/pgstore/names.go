@@ -113,6 +113,7 @@ func (d *Drive) createNew(ctx context.Context, parent blobstore.Ino, name string
 		d.release(b)
 		return nil, blobstore.Attr{}, err
 	}
+	b.leftUnsure()
 	return b.created(r), r.attr, nil
 }
 

@@ -87,6 +87,7 @@ func (d *Drive) SetXattr(ctx context.Context, ino blobstore.Ino, name string, va
 		return err
 	}
 	defer going.over()
+	defer d.peek(ino).leftUnsure()
 	defer d.changes.Add(1)
 	return d.run(ctx, "set xattr", c, statement{
 		sql:  "select mediafs.set_xattr($1, $2, $3, $4, $5, $6, $7)",
@@ -134,6 +135,7 @@ func (d *Drive) RemoveXattr(ctx context.Context, ino blobstore.Ino, name string)
 		return err
 	}
 	defer going.over()
+	defer d.peek(ino).leftUnsure()
 	defer d.changes.Add(1)
 	return d.run(ctx, "remove xattr", once, statement{
 		sql:  "select mediafs.remove_xattr($1, $2, $3, $4, $5)",
