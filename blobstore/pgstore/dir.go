@@ -166,8 +166,7 @@ func (d *Drive) learnFolder(ctx context.Context, ino blobstore.Ino) {
 	if err != nil || len(page) > wholeMax {
 		return
 	}
-	d.known.rememberPage(&mark, ino, page)
-	d.known.isAll(&mark, ino)
+	d.known.rememberAll(&mark, ino, page)
 }
 
 func folder(ino blobstore.Ino) blobstore.Attr {

@@ -2,6 +2,7 @@ package pgstore
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"testing"
 	"time"
@@ -134,4 +135,20 @@ func (d *Drive) MakeTogether(ctx context.Context, files []blobstore.File) []erro
 		errs[i] = <-r.answer
 	}
 	return errs
+}
+
+// KnowLittle has a drive remember few nodes and names, and learn folders as a whole soon, until the test ends.
+func KnowLittle(t testing.TB) {
+	most, misses := knownMax, wholeMisses
+	knownMax, wholeMisses = 4, 2
+	t.Cleanup(func() { knownMax, wholeMisses = most, misses })
+}
+
+// FillNames has as many names be known as there is room for, of no folder that there is.
+func (d *Drive) FillNames() {
+	d.known.mu.Lock()
+	defer d.known.mu.Unlock()
+	for i := range 2 * knownMax {
+		d.known.setName(knownName{blobstore.Ino(1 << 40), fmt.Sprint(i)}, 1, d.known.era)
+	}
 }

@@ -12,10 +12,14 @@ import (
 )
 
 const (
-	knownMax     = 32768           // nodes, and as many names; about 12 MiB
-	wholeMisses  = 8               // names of a folder that are asked for one by one before all are
 	wholeMax     = 2048            // names of a folder that are asked for at once at most
 	knownAnswers = 2 * time.Second // how long the database may take before a node is answered with what is known of it
+)
+
+// Tests change these.
+var (
+	knownMax    = 32768 // nodes, and as many names; about 12 MiB
+	wholeMisses = 8     // names of a folder that are asked for one by one before all are
 )
 
 // known are the attributes that nodes had when they were last heard of, and names that led to them.
@@ -97,6 +101,7 @@ type change struct {
 	// What it has come to, as far as that is known.
 	nodes []blobstore.Attr
 	names map[knownName]blobstore.Ino
+	empty blobstore.Ino // a folder that it has made; 0: none
 }
 
 // change says that something is about to change: it is not current until the change is over.
@@ -167,6 +172,7 @@ func (c *change) over() {
 	k := c.known
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	empty := c.empty != 0 && k.still(&c.mark, namesKey(c.empty))
 	alone := make(map[knownName]bool, len(c.keys))
 	for _, key := range c.keys {
 		alone[key] = k.still(&c.mark, key)
@@ -188,6 +194,9 @@ func (c *change) over() {
 		if alone[key] {
 			k.setName(key, ino, k.era)
 		}
+	}
+	if empty && alone[nodeKey(c.empty)] {
+		k.setWhole(c.empty)
 	}
 }
 
@@ -258,10 +267,30 @@ func (k *known) rememberName(m *mark, parent blobstore.Ino, name string, attr bl
 func (k *known) rememberPage(m *mark, folder blobstore.Ino, page []blobstore.Entry) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for i := range page {
-		e := &page[i]
-		if key := (knownName{folder, e.Name}); k.still(m, key) && k.still(m, nodeKey(e.Attr.Ino)) && !k.making.has(e.Attr.Ino) {
-			k.setNode(e.Attr, k.era)
+	k.takeIn(m, folder, page, false)
+}
+
+// rememberAll is rememberPage for all names that a folder had since the mark: it has no others.
+func (k *known) rememberAll(m *mark, folder blobstore.Ino, names []blobstore.Entry) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	all := k.still(m, namesKey(folder))
+	if all {
+		k.setWhole(folder) // before the names: it is no longer so if there is no room for one of them
+	}
+	k.takeIn(m, folder, names, all)
+}
+
+// takeIn remembers entries. With all, none of the names has changed since the mark, whatever their turns say, which they share with others. With mu.
+func (k *known) takeIn(m *mark, folder blobstore.Ino, entries []blobstore.Entry, all bool) {
+	for i := range entries {
+		e := &entries[i]
+		era := k.era
+		if !k.still(m, nodeKey(e.Attr.Ino)) || k.making.has(e.Attr.Ino) {
+			era = 0
+		}
+		k.setNode(e.Attr, era)
+		if key := (knownName{folder, e.Name}); all || k.still(m, key) {
 			k.setName(key, e.Attr.Ino, k.era)
 		}
 	}
@@ -302,24 +331,6 @@ func (k *known) setName(key knownName, ino blobstore.Ino, era uint64) {
 		return true
 	})
 	k.names[key] = knownIno{ino, era}
-}
-
-// madeFolder notes that a folder, which is current, has no names yet.
-func (k *known) madeFolder(ino blobstore.Ino) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.nodes[ino].era == k.era {
-		k.setWhole(ino)
-	}
-}
-
-// isAll says that all names that a folder had since the mark have been remembered.
-func (k *known) isAll(m *mark, folder blobstore.Ino) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.still(m, namesKey(folder)) {
-		k.setWhole(folder)
-	}
 }
 
 // misses counts that the database had to be asked for a name in a folder, and says whether it is time to ask for all of them. It is said once.

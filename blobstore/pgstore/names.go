@@ -158,15 +158,12 @@ func (d *Drive) make(ctx context.Context, ino int64, parent blobstore.Ino, name 
 	}
 	folders := 0
 	if r.attr.IsDir() {
-		folders = 1
+		folders, going.empty = 1, r.attr.Ino
 	}
 	going.becomes(r.attr)
 	going.leads(knownName{parent, name}, r.attr.Ino)
 	going.touches(parent, now, folders)
 	going.over()
-	if r.attr.IsDir() {
-		d.known.madeFolder(r.attr.Ino)
-	}
 	return r, nil
 }
 

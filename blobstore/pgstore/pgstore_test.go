@@ -18,6 +18,12 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 func TestStore(t *testing.T)               { storetest.Run(t, open) }
 func TestStoreDoesAsTheModel(t *testing.T) { storetest.Random(t, open) }
 
+// What is known is a few nodes and names, so that it is forgotten and learnt again all the time.
+func TestStoreThatKnowsLittleDoesAsTheModel(t *testing.T) {
+	pgstore.KnowLittle(t)
+	storetest.Random(t, open)
+}
+
 // newStore makes a store and returns its address.
 func newStore(t *testing.T) string {
 	t.Helper()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"mediafs/blobstore"
@@ -226,4 +227,39 @@ func TestAFolderWhoseNamesAreAskedForIsLearntAsAWhole(t *testing.T) {
 		t.Errorf("no name: got %v", err)
 	}
 	w.exec("rollback")
+}
+
+// What is learnt of a folder at once says of all other names that they are not there: none of those that are may be left out.
+func TestAFolderThatIsLearntAsAWholeLacksNoName(t *testing.T) {
+	const names = 200
+	w := newWatched(t)
+	folder := w.folder("album")
+	var files []blobstore.File
+	for i := range names {
+		file, _ := w.unseen(folder, fmt.Sprint(i), "pixels")
+		w.ok(file.Flush(t.Context()))
+		files = append(files, file)
+	}
+	for round := range 5 {
+		for what, meanwhile := range map[string]func() error{
+			"room for names runs out": func() error { w.drive.FillNames(); return nil },
+			"its files change": func() error {
+				_, err := files[round].WriteAt(t.Context(), []byte{byte(round)}, 0)
+				return errors.Join(err, files[round].Flush(t.Context()))
+			},
+		} {
+			w.drive.ForgetNames()
+			var g errgroup.Group
+			g.Go(meanwhile)
+			for i := range names {
+				if _, err := w.drive.Lookup(t.Context(), folder, fmt.Sprint(i)); err != nil {
+					t.Errorf("%s: %d: %v", what, i, err)
+				}
+			}
+			w.ok(g.Wait())
+		}
+	}
+	for _, file := range files {
+		w.ok(file.Close())
+	}
 }
