@@ -199,7 +199,8 @@ soak: test-deps ## use drives on both stores for SOAKTIME (1h), compare with a l
 faults: test-deps ## have each fault come at MOMENTS (12) moments, with the race detector (about 10 minutes)
 	@$(call leaving_nothing,go test -race -count=1 -parallel 8 -timeout 2h -v -run '^TestFault' ./integration -moments $(MOMENTS) -first-moment $(FIRST))
 
-# PEERS="name=/dir ..." measures other mounted file systems too, and PEER_COLD names a program that empties their caches.
+# PEERS="name=/dir ..." measures other mounted file systems too, and PEER_COLD and PEER_SETTLE name programs that
+# empty their caches and have them write out what they have.
 # BENCHFLAGS="concurrency" or BENCHFLAGS="cpu" measures that instead; BENCHFLAGS="-h" lists the flags. See docs/benchmarks.md.
 .PHONY: bench
 bench: test-deps build ## measure drives beside a plain folder, go-fuse's loopback, the raw database and PEERS

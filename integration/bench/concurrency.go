@@ -179,7 +179,7 @@ func (w *workshop) clients(ctx context.Context, l *library, c column, run int, o
 	}
 	d := newData(o.seed+uint64(run), o.scale)
 	measure := func(mounts []*mount, number, clients int) error {
-		got, err := measureClients(ctx, mounts, number, clients, d, o, func(s clientSample) {
+		got, err := w.measureClients(ctx, mounts, number, clients, d, o, func(s clientSample) {
 			progress.say("run %d  %-28s %-30s %2d clients on %d: %10s %s", run+1, c.heading, s.Step, s.Clients, s.Mounts, figure(s.rate()), s.Unit)
 		})
 		for i := range got {
@@ -197,7 +197,7 @@ func (w *workshop) clients(ctx context.Context, l *library, c column, run int, o
 }
 
 // measureClients does all steps with so many clients, who are shared out among the mounts.
-func measureClients(ctx context.Context, mounts []*mount, number, clients int, d *data, o options, report func(clientSample)) (samples []clientSample, err error) {
+func (w *workshop) measureClients(ctx context.Context, mounts []*mount, number, clients int, d *data, o options, report func(clientSample)) (samples []clientSample, err error) {
 	var folders []string
 	for i, m := range mounts {
 		if err := m.fresh(ctx, number); err != nil {
@@ -213,6 +213,9 @@ func measureClients(ctx context.Context, mounts []*mount, number, clients int, d
 	}
 	for i := range clientSteps {
 		s := &clientSteps[i]
+		if err := w.settle(ctx); err != nil {
+			return samples, err
+		}
 		for _, m := range mounts {
 			if !s.cold {
 				continue
@@ -221,7 +224,6 @@ func measureClients(ctx context.Context, mounts []*mount, number, clients int, d
 				return samples, err
 			}
 		}
-		o.caches.settle()
 		got, err := atTheSameTime(ctx, s, folders, max(1, scaled(s.total, o.scale)/clients), d)
 		if err != nil {
 			return samples, fmt.Errorf("%s, %d clients: %w", s.name, clients, err)

@@ -228,7 +228,7 @@ func cpu(ctx context.Context, w *workshop, o options, stdout, stderr io.Writer) 
 			return err
 		}
 	}
-	p := &plan{columns: columns, wanted: o.steps.MatchString, runs: o.runs, scale: o.scale, seed: o.seed, caches: o.caches, progress: progress{stderr},
+	p := &plan{columns: columns, wanted: o.steps.MatchString, runs: o.runs, scale: o.scale, seed: o.seed, settle: w.settle, progress: progress{stderr},
 		watch: &meter{w: w, profiles: o.profiles}}
 	samples, err := p.measure(ctx)
 	if saving := save(o.json, samples); err != nil || saving != nil {

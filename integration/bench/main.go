@@ -123,7 +123,7 @@ func table(ctx context.Context, w *workshop, o options, stdout, stderr io.Writer
 	if err != nil {
 		return err
 	}
-	p := &plan{columns: columns, wanted: o.steps.MatchString, runs: o.runs, scale: o.scale, seed: o.seed, caches: o.caches, progress: progress{stderr}}
+	p := &plan{columns: columns, wanted: o.steps.MatchString, runs: o.runs, scale: o.scale, seed: o.seed, settle: w.settle, progress: progress{stderr}}
 	if len(p.selected()) == 0 {
 		return fmt.Errorf("-steps %v selects none", o.steps)
 	}

@@ -36,7 +36,7 @@ type plan struct {
 	runs     int
 	scale    float64
 	seed     uint64
-	caches   caches
+	settle   func(context.Context) error
 	progress progress
 	watch    watcher
 }
@@ -107,10 +107,8 @@ func (p *plan) measure(ctx context.Context) (samples []sample, err error) {
 
 // one does one step on one target. What others have left to be written out is written first.
 func (p *plan) one(ctx context.Context, c column, s *step, d *data) (got sample, does bool, err error) {
-	if s.cold {
+	if err = p.settle(ctx); err == nil && s.cold {
 		err = c.target.forget(ctx)
-	} else {
-		p.caches.settle()
 	}
 	if err == nil && p.watch != nil {
 		err = p.watch.begin(ctx, s, c)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -64,6 +65,23 @@ func (w *workshop) postgres() (_ *pgtest.Cluster, err error) {
 type maker struct {
 	key, heading string
 	make         func(ctx context.Context) (target, error)
+}
+
+// settle has the databases, the peers' too if there is a program for that, and the kernel write out what they have, so that the next step does not pay
+// for what came before it: a checkpoint that a large file has set off goes on for minutes.
+func (w *workshop) settle(ctx context.Context) error {
+	if w.cluster != nil {
+		if err := statement(ctx, w.cluster.URL("postgres"), "CHECKPOINT"); err != nil {
+			return err
+		}
+	}
+	if program := os.Getenv("PEER_SETTLE"); program != "" {
+		if out, err := exec.CommandContext(ctx, program).CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", program, err, out)
+		}
+	}
+	w.options.caches.settle()
+	return nil
 }
 
 // columns makes the targets.
