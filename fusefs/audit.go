@@ -40,7 +40,7 @@ var (
 	opReleasedir  = newOperation("releasedir", blobstore.ActionLook, false)
 	opRead        = newOperation("read", blobstore.ActionLook, false)
 	opLock        = newOperation("lock", blobstore.ActionLook, false)
-	opLockWait    = newOperation("lock_wait", blobstore.ActionLook, false)
+	opLockWait    = newOperation(LockWait, blobstore.ActionLook, false)
 	opLseek       = newOperation("lseek", blobstore.ActionLook, false)
 
 	opWrite         = newOperation("write", blobstore.ActionWrite, false)

@@ -59,9 +59,12 @@ type Stats struct {
 	Passthrough  bool             // the kernel reads and writes the files behind the drive itself
 }
 
+// LockWait is the kind of requests that wait until they have a lock, for as long as others keep it.
+const LockWait = "lock_wait"
+
 // OperationStats are of the requests of one kind.
 type OperationStats struct {
-	Name   string // as the kernel calls it: lookup, read, ...; lock_wait are those that wait for a lock as long as it takes
+	Name   string // as the kernel calls it: lookup, read, ...; or LockWait
 	Count  uint64
 	Took   time.Duration            // all together
 	Within map[time.Duration]uint64 // how many took no longer; the keys are the same for every kind

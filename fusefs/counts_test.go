@@ -85,7 +85,9 @@ func TestEveryRequestIsCountedOnceByItsKind(t *testing.T) {
 func TestErrnosAreCounted(t *testing.T) {
 	drive := &wrapped{Drive: newDrive(t)}
 	fails := make(chan error, 1)
-	drive.setAttr = func(context.Context, blobstore.Ino, blobstore.AttrChange) (blobstore.Attr, error) { return blobstore.Attr{}, <-fails }
+	drive.setAttr = func(context.Context, blobstore.Ino, blobstore.AttrChange) (blobstore.Attr, error) {
+		return blobstore.Attr{}, <-fails
+	}
 	m, dir := mount(t, drive, Options{Logger: discard})
 	must(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o644))
 	_, before := counted(m.Stats())
