@@ -11,47 +11,58 @@ import (
 
 // An operation is what a request asks for.
 type operation struct {
-	name     string           // in the log
+	name     string           // in the log, and of what is counted
 	action   blobstore.Action // in the audit log
 	recorded bool             // when it succeeds; denials always are
+	number   int              // its place among operations
+}
+
+// operations are all there are.
+var operations []*operation
+
+func newOperation(name string, action blobstore.Action, recorded bool) *operation {
+	op := &operation{name, action, recorded, len(operations)}
+	operations = append(operations, op)
+	return op
 }
 
 // What was written is recorded when the file is closed, once (recordClosed).
 var (
-	opLookup      = &operation{"lookup", blobstore.ActionLook, false}
-	opGetattr     = &operation{"getattr", blobstore.ActionLook, false}
-	opReadlink    = &operation{"readlink", blobstore.ActionLook, false}
-	opGetxattr    = &operation{"getxattr", blobstore.ActionLook, false}
-	opListxattr   = &operation{"listxattr", blobstore.ActionLook, false}
-	opStatfs      = &operation{"statfs", blobstore.ActionLook, false}
-	opOpendir     = &operation{"opendir", blobstore.ActionLook, false}
-	opReaddir     = &operation{"readdir", blobstore.ActionLook, false}
-	opReaddirplus = &operation{"readdirplus", blobstore.ActionLook, false}
-	opReleasedir  = &operation{"releasedir", blobstore.ActionLook, false}
-	opRead        = &operation{"read", blobstore.ActionLook, false}
-	opLock        = &operation{"lock", blobstore.ActionLook, false}
-	opLseek       = &operation{"lseek", blobstore.ActionLook, false}
+	opLookup      = newOperation("lookup", blobstore.ActionLook, false)
+	opGetattr     = newOperation("getattr", blobstore.ActionLook, false)
+	opReadlink    = newOperation("readlink", blobstore.ActionLook, false)
+	opGetxattr    = newOperation("getxattr", blobstore.ActionLook, false)
+	opListxattr   = newOperation("listxattr", blobstore.ActionLook, false)
+	opStatfs      = newOperation("statfs", blobstore.ActionLook, false)
+	opOpendir     = newOperation("opendir", blobstore.ActionLook, false)
+	opReaddir     = newOperation("readdir", blobstore.ActionLook, false)
+	opReaddirplus = newOperation("readdirplus", blobstore.ActionLook, false)
+	opReleasedir  = newOperation("releasedir", blobstore.ActionLook, false)
+	opRead        = newOperation("read", blobstore.ActionLook, false)
+	opLock        = newOperation("lock", blobstore.ActionLook, false)
+	opLockWait    = newOperation(LockWait, blobstore.ActionLook, false)
+	opLseek       = newOperation("lseek", blobstore.ActionLook, false)
 
-	opWrite         = &operation{"write", blobstore.ActionWrite, false}
-	opCopyFileRange = &operation{"copy_file_range", blobstore.ActionWrite, false}
-	opFlush         = &operation{"flush", blobstore.ActionWrite, false}
-	opFsync         = &operation{"fsync", blobstore.ActionWrite, false}
-	opRelease       = &operation{"release", blobstore.ActionWrite, false}
-	opFsyncdir      = &operation{"fsyncdir", blobstore.ActionChange, false}
+	opWrite         = newOperation("write", blobstore.ActionWrite, false)
+	opCopyFileRange = newOperation("copy_file_range", blobstore.ActionWrite, false)
+	opFlush         = newOperation("flush", blobstore.ActionWrite, false)
+	opFsync         = newOperation("fsync", blobstore.ActionWrite, false)
+	opRelease       = newOperation("release", blobstore.ActionWrite, false)
+	opFsyncdir      = newOperation("fsyncdir", blobstore.ActionChange, false)
 
-	opOpen        = &operation{"open", blobstore.ActionOpen, true}
-	opCreate      = &operation{"create", blobstore.ActionCreate, true}
-	opMknod       = &operation{"mknod", blobstore.ActionCreate, true}
-	opMkdir       = &operation{"mkdir", blobstore.ActionCreate, true}
-	opSymlink     = &operation{"symlink", blobstore.ActionCreate, true}
-	opSetattr     = &operation{"setattr", blobstore.ActionChange, true}
-	opSetxattr    = &operation{"setxattr", blobstore.ActionChange, true}
-	opRemovexattr = &operation{"removexattr", blobstore.ActionChange, true}
-	opFallocate   = &operation{"fallocate", blobstore.ActionChange, true}
-	opLink        = &operation{"link", blobstore.ActionLink, true}
-	opRename      = &operation{"rename", blobstore.ActionRename, true}
-	opUnlink      = &operation{"unlink", blobstore.ActionRemove, true}
-	opRmdir       = &operation{"rmdir", blobstore.ActionRemove, true}
+	opOpen        = newOperation("open", blobstore.ActionOpen, true)
+	opCreate      = newOperation("create", blobstore.ActionCreate, true)
+	opMknod       = newOperation("mknod", blobstore.ActionCreate, true)
+	opMkdir       = newOperation("mkdir", blobstore.ActionCreate, true)
+	opSymlink     = newOperation("symlink", blobstore.ActionCreate, true)
+	opSetattr     = newOperation("setattr", blobstore.ActionChange, true)
+	opSetxattr    = newOperation("setxattr", blobstore.ActionChange, true)
+	opRemovexattr = newOperation("removexattr", blobstore.ActionChange, true)
+	opFallocate   = newOperation("fallocate", blobstore.ActionChange, true)
+	opLink        = newOperation("link", blobstore.ActionLink, true)
+	opRename      = newOperation("rename", blobstore.ActionRename, true)
+	opUnlink      = newOperation("unlink", blobstore.ActionRemove, true)
+	opRmdir       = newOperation("rmdir", blobstore.ActionRemove, true)
 )
 
 // isDenial says whether an errno means that something is not allowed. What the kernel denies by itself does not come here: modes and

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -111,5 +112,28 @@ func BenchmarkPaths(b *testing.B) {
 		for b.Loop() {
 			p.path(place{9, "IMG.jpg"})
 		}
+	})
+}
+
+// BenchmarkRequest is what a request costs beside the drive's work: from its beginning to its answer, and what is counted of it; from one
+// goroutine, and from as many as there are processors.
+func BenchmarkRequest(b *testing.B) {
+	fs := newFilesystem(newDrive(b), Options{}.withDefaults())
+	header := &fuse.InHeader{NodeId: fuse.FUSE_ROOT_ID}
+	ask := func() {
+		r, err := fs.begin(opGetattr, header)
+		r.end(err)
+	}
+	b.Run("one", func(b *testing.B) {
+		for b.Loop() {
+			ask()
+		}
+	})
+	b.Run("at once", func(b *testing.B) {
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				ask()
+			}
+		})
 	})
 }

@@ -76,7 +76,7 @@ func errnoOf(err error) unix.Errno {
 // isFault says whether an errno is a failure of the store, the session or the deadline, and not just an answer.
 func isFault(errno unix.Errno) bool {
 	switch errno {
-	case unix.EIO, unix.ETIMEDOUT, unix.EOVERFLOW, unix.EKEYEXPIRED, unix.EKEYREVOKED:
+	case unix.EIO, unix.ETIMEDOUT, unix.EOVERFLOW, unix.ENOSPC, unix.EDQUOT, unix.EKEYEXPIRED, unix.EKEYREVOKED:
 		return true
 	}
 	return false

@@ -131,15 +131,24 @@ func (fs *filesystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) 
 	}
 	off := int64(in.Offset)
 	if backed, ok := open.file.(blobstore.Backed); ok && len(buf) >= spliceFrom {
-		fs.bytesRead.Add(uint64(len(buf)))
+		fs.counts.read.Add(uint64(there(backed, off, len(buf))))
 		return fuse.ReadResultFd(uintptr(backed.Descriptor()), off, len(buf)), r.end(nil)
 	}
 	n, err := open.file.ReadAt(r.ctx, buf, off)
 	if err != nil {
 		return nil, r.end(err)
 	}
-	fs.bytesRead.Add(uint64(n))
+	fs.counts.read.Add(uint64(n))
 	return fuse.ReadResultData(buf[:n]), r.end(nil)
+}
+
+// there is how many of n bytes from the byte at off on a plain file has: what a splice, of which we hear no more, will read.
+func there(file blobstore.Backed, off int64, n int) int64 {
+	var st unix.Stat_t
+	if err := unix.Fstat(file.Descriptor(), &st); err != nil {
+		return int64(n)
+	}
+	return min(max(st.Size-off, 0), int64(n))
 }
 
 // Write answers write(2), and stores the pages of mapped files that programs have changed.
@@ -168,7 +177,7 @@ func (fs *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (u
 	if err != nil {
 		return 0, r.end(err)
 	}
-	fs.bytesWritten.Add(uint64(n))
+	fs.counts.written.Add(uint64(n))
 	open.written.Add(int64(n))
 	return uint32(n), r.end(nil)
 }
@@ -325,5 +334,6 @@ func (fs *filesystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn)
 		return 0, r.end(err)
 	}
 	dst.written.Add(n)
+	fs.counts.copied.Add(uint64(n))
 	return uint32(n), r.end(nil)
 }

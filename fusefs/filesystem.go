@@ -36,8 +36,7 @@ type filesystem struct {
 	watchers    sync.WaitGroup // goroutines of interruptible, and of those who wait for a lock
 	server      *fuse.Server   // set by Init
 
-	requests, faults        atomic.Uint64
-	bytesRead, bytesWritten atomic.Uint64
+	counts counts
 
 	notesMu sync.Mutex
 	notes   []string // guarded by notesMu
@@ -60,6 +59,7 @@ func newFilesystemAt(root *drive, inoMask uint64, o Options) *filesystem {
 		locks:         o.Locks,
 		log:           o.Logger,
 		paths:         newPaths(inoMask),
+		counts:        newCounts(),
 	}
 	fs.handles = newHandles(fs.recordClosed)
 	return fs
@@ -114,17 +114,6 @@ func (fs *filesystem) StatFs(cancel <-chan struct{}, header *fuse.InHeader, out 
 	out.Ffree = uint64(max(0, usage.FreeFiles))
 	out.NameLen = blobstore.MaxNameLen
 	return r.end(nil)
-}
-
-func (fs *filesystem) stats() Stats {
-	return Stats{
-		Requests:     fs.requests.Load(),
-		Errors:       fs.faults.Load(),
-		OpenHandles:  fs.handles.open(),
-		BytesRead:    fs.bytesRead.Load(),
-		BytesWritten: fs.bytesWritten.Load(),
-		Passthrough:  fs.handles.passthrough.used.Load(),
-	}
 }
 
 // note keeps a sentence for Mount.Notes, once, and logs it.

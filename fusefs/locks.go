@@ -154,7 +154,7 @@ func (fs *filesystem) SetLk(_ <-chan struct{}, in *fuse.LkIn) fuse.Status {
 // SetLkw answers those that wait. They wait for as long as the program does: until any signal reaches it. The kernel knows whether
 // that signal ends the system call or starts it again.
 func (fs *filesystem) SetLkw(cancel <-chan struct{}, in *fuse.LkIn) fuse.Status {
-	r, err := fs.begin(opLock, &in.InHeader)
+	r, err := fs.begin(opLockWait, &in.InHeader)
 	if err != nil {
 		return r.end(err)
 	}

@@ -207,16 +207,6 @@ func (m *Mount) answering() error {
 // Done is closed when nothing is mounted any longer, whoever unmounted it, and every request has been answered.
 func (m *Mount) Done() <-chan struct{} { return m.done }
 
-// Stats are counts since the mount began.
-type Stats struct {
-	Requests     uint64
-	Errors       uint64 // requests that the store, the session or the deadline failed; "no such file" is an answer, not an error
-	OpenHandles  int    // open files and folders, now
-	BytesRead    uint64 // through this program: what is passed through, the kernel moves itself
-	BytesWritten uint64 // likewise
-	Passthrough  bool   // the kernel reads and writes the files behind the drive itself
-}
-
 // Stats returns the counts as they are now.
 func (m *Mount) Stats() Stats { return m.fs.stats() }
 

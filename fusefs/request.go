@@ -23,6 +23,7 @@ type request struct {
 	op     *operation
 	caller uint32 // user id on this machine
 	node   uint64
+	begun  time.Time
 	drive  *drive // which has the node; held until the end; nil if it could not be found
 	ino    blobstore.Ino
 	ctx    context.Context
@@ -71,9 +72,12 @@ func (fs *filesystem) beginUnchecked(op *operation, header *fuse.InHeader) (requ
 }
 
 func (fs *filesystem) newRequest(op *operation, header *fuse.InHeader) request {
-	fs.requests.Add(1)
-	ctx, stop := context.WithTimeout(context.Background(), fs.timeout)
-	return request{fs: fs, op: op, caller: header.Uid, node: header.NodeId, at: place{folder: header.NodeId}, ctx: ctx, stop: stop}
+	fs.counts.begun.Add(1)
+	begun := time.Now()
+	ctx, stop := context.WithDeadline(context.Background(), begun.Add(fs.timeout))
+	return request{
+		fs: fs, op: op, caller: header.Uid, node: header.NodeId, begun: begun, at: place{folder: header.NodeId}, ctx: ctx, stop: stop,
+	}
 }
 
 // locate finds the drive and the node that a request is about, unless the drive, or the mount, is suspended.
@@ -102,11 +106,9 @@ func (r *request) end(err error) fuse.Status {
 	}
 	errno := errnoOf(err)
 	r.record(errno)
+	r.fs.counts.answered(r.op, time.Since(r.begun), errno)
 	if errno == 0 {
 		return fuse.OK
-	}
-	if isFault(errno) {
-		r.fs.faults.Add(1)
 	}
 	if errno == unix.EIO || errno == unix.ETIMEDOUT || errno == unix.EOVERFLOW {
 		number, ino := r.fs.split(r.node)

@@ -48,10 +48,12 @@ const selectNode = "select " + attrColumns + " from mediafs.nodes n where n.driv
 // answers with what is known of the node, if anything is.
 func (d *Drive) Attr(ctx context.Context, ino blobstore.Ino) (blobstore.Attr, error) {
 	if b := d.peek(ino); b.isMaking() {
+		d.store.counts.hits.Add(1)
 		return b.attributes(), nil
 	}
 	last, isKnown, era := d.known.recall(ino)
 	if isKnown && d.isSole(ctx, era) {
+		d.store.counts.hits.Add(1)
 		return d.nowOver(last), nil
 	}
 	if _, err := d.settleIn(ctx, ino); err != nil {

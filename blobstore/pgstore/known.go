@@ -470,11 +470,13 @@ func (k *known) leadsTo(parent blobstore.Ino, name string) (blobstore.Ino, bool)
 // orKnown asks the database what is known already as last, and gives last if the database is away or does not answer soon. ask is to be quick
 // about it if it is told to hurry.
 func (d *Drive) orKnown(ctx context.Context, last blobstore.Attr, isKnown bool, ask func(ctx context.Context, how commit) (blobstore.Attr, error)) (blobstore.Attr, error) {
+	if isKnown && d.known.away.Load() {
+		d.store.counts.hits.Add(1)
+		return d.peek(last.Ino).pendingOver(last), nil
+	}
+	d.store.counts.misses.Add(1)
 	if !isKnown {
 		return ask(ctx, reading)
-	}
-	if d.known.away.Load() {
-		return d.peek(last.Ino).pendingOver(last), nil
 	}
 	soon, cancel := context.WithTimeout(ctx, knownAnswers)
 	defer cancel()

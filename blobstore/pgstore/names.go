@@ -21,10 +21,12 @@ func (d *Drive) Lookup(ctx context.Context, parent blobstore.Ino, name string) (
 		return blobstore.Attr{}, err
 	}
 	if b := d.making.find(parent, name); b != nil {
+		d.store.counts.hits.Add(1)
 		return b.attributes(), nil
 	}
 	last, isKnown, era := d.known.find(parent, name)
 	if d.isSole(ctx, era) {
+		d.store.counts.hits.Add(1)
 		if !isKnown {
 			return blobstore.Attr{}, translate(ctx, "lookup", blobstore.ErrNotExist)
 		}

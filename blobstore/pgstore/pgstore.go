@@ -80,6 +80,8 @@ type Store struct {
 	pending   *semaphore.Weighted // bytes of pieces not yet stored
 	readAhead *semaphore.Weighted // bytes of segments
 	pieces    sync.Pool           // of *[]byte of the largest chunk size seen
+
+	counts *counts
 }
 
 var (
@@ -109,6 +111,8 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 		return stepDown(ctx, c)
 	}
 	asParameters(config.ConnConfig)
+	counts := &counts{}
+	countRoundTrips(config.ConnConfig, &counts.roundTrips)
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, addressError(err)
@@ -125,6 +129,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 		spool:     o.Spool,
 		pending:   semaphore.NewWeighted(o.PendingBytes),
 		readAhead: semaphore.NewWeighted(o.ReadAheadBytes),
+		counts:    counts,
 	}
 	if err := pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error { return checkSchema(ctx, c.Conn()) }); err != nil {
 		pool.Close()

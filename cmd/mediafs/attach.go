@@ -31,6 +31,7 @@ type attachment struct {
 	seats         []*seat     // one, or with allUsers one for each user
 	mount         *fusefs.Mount
 	control       *controlServer
+	metrics       *metricsServer // nil: there is none
 }
 
 // attach opens what the options say and mounts it. On an error nothing of it is left.
@@ -39,6 +40,14 @@ func attach(ctx context.Context, o mountOptions, logger *slog.Logger) (_ *attach
 	if m.address, err = parseStore(o.Store); err != nil {
 		return nil, err
 	}
+	if m.metrics, err = listenMetrics(o.Metrics); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			m.metrics.close()
+		}
+	}()
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	if m.store, m.authenticator, err = m.address.open(ctx, o.Budgets, logger); err != nil {
@@ -81,6 +90,7 @@ func attach(ctx context.Context, o mountOptions, logger *slog.Logger) (_ *attach
 	if err != nil {
 		return nil, explain("runtime folder "+filepath.Clean(folder), err, exitFailed)
 	}
+	m.metrics.serve(mountMetrics{m}, logger)
 	return m, nil
 }
 
@@ -195,6 +205,16 @@ func (m *attachment) watch(logger *slog.Logger) (stop func()) {
 	}
 }
 
+// pendingBytes is how much is written and not yet stored; false: the store keeps nothing back.
+func (m *attachment) pendingBytes() (n int64, known bool) {
+	for _, seat := range m.seats {
+		if pending, keepsBack := seat.pendingBytes(); keepsBack {
+			n, known = n+pending, true
+		}
+	}
+	return n, known
+}
+
 // statusFunc returns what tells how the mount is.
 func (m *attachment) statusFunc() func() mountStatus {
 	since := time.Now().Truncate(time.Second)
@@ -208,6 +228,8 @@ func (m *attachment) statusFunc() func() mountStatus {
 			OpenFiles:  stats.OpenHandles,
 			Requests:   stats.Requests,
 			Errors:     stats.Errors,
+			figures:    figuresOf(stats, m.store),
+			Metrics:    m.metrics.address(),
 			resources:  ownResources(),
 			Notes:      m.mount.Notes(),
 			Since:      since,
@@ -221,13 +243,8 @@ func (m *attachment) statusFunc() func() mountStatus {
 		if m.local == nil {
 			s.sessionStatus = m.seats[0].status()
 		}
-		for _, seat := range m.seats {
-			if pending, known := seat.pendingBytes(); known {
-				if s.PendingBytes == nil {
-					s.PendingBytes = new(int64)
-				}
-				*s.PendingBytes += pending
-			}
+		if pending, known := m.pendingBytes(); known {
+			s.PendingBytes = &pending
 		}
 		return s
 	}

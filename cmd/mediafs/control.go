@@ -45,6 +45,8 @@ type mountStatus struct {
 	PendingBytes *int64       `json:"pending_bytes"` // written and not yet stored; null: the store keeps nothing back
 	Requests     uint64       `json:"requests"`
 	Errors       uint64       `json:"errors"`
+	figures
+	Metrics string `json:"metrics,omitempty"` // where Prometheus is told the same
 	resources
 	Notes   []string  `json:"notes"`
 	Since   time.Time `json:"since"`

@@ -42,7 +42,7 @@ func isolate(t *testing.T) (runtime string) {
 	runtime = filepath.Join(t.TempDir(), "run")
 	t.Setenv("MEDIAFS_RUNTIME_DIR", runtime)
 	t.Setenv("XDG_CONFIG_HOME", filepath.Join(t.TempDir(), "config"))
-	for _, name := range []string{storeVariable, tokenVariable, daemonVariable, authVariable, "XDG_RUNTIME_DIR"} {
+	for _, name := range []string{storeVariable, tokenVariable, daemonVariable, authVariable, metricsVariable, "XDG_RUNTIME_DIR"} {
 		t.Setenv(name, "")
 	}
 	for _, s := range settings {

@@ -47,10 +47,11 @@ func mountCommand() *cli.Command {
 			"  mediafs mount --store /srv/media --auth https://app.example.org --token-file anna.token ~/drive\n" +
 			"  MEDIAFS_STORE=postgres://app@localhost/appframes mediafs mount --token-file anna.token --daemon ~/drive\n" +
 			"  mediafs mount --store /srv/media --guest ~/public\n" +
-			"  mediafs mount --store /srv/media --all-users --daemon /media/drives\n\n" +
+			"  mediafs mount --store /srv/media --all-users --daemon /media/drives\n" +
+			"  mediafs mount --store /srv/media --token-file anna.token --metrics 127.0.0.1:9900 ~/drive\n\n" +
 			"With the link /sbin/mount.mediafs to this program, mount(8) and fstab(5) know the type mediafs, with the options\n" +
 			"token_file=FILE, auth=URL, guest, all_users, users_file=FILE, passthrough, ro, allow_other, timeout=DURATION, log_level=LEVEL,\n" +
-			"pending=SIZE, read_ahead=SIZE, requests=SIZE, connections=N, open_drives=N and the usual ones:\n\n" +
+			"metrics=ADDRESS, pending=SIZE, read_ahead=SIZE, requests=SIZE, connections=N, open_drives=N and the usual ones:\n\n" +
 			"  /srv/media  /mnt/anna  mediafs  token_file=/etc/mediafs/anna.token,nofail  0  0",
 		Flags: append([]cli.Flag{
 			storeFlag(),
@@ -62,6 +63,7 @@ func mountCommand() *cli.Command {
 			&cli.BoolFlag{Name: "read-only", Usage: "refuse every change"},
 			&cli.BoolFlag{Name: "allow-other", Usage: "let other users of this machine in, as far as modes and owners allow"},
 			&cli.BoolFlag{Name: "passthrough", Usage: "have the kernel read and write the files of a store of folders itself (root only): faster, but what is open stays readable when the session ends"},
+			&cli.StringFlag{Name: "metrics", Usage: "tell Prometheus how the mount is, at an `ADDRESS` of this machine: 127.0.0.1:PORT, [::1]:PORT or unix:PATH; port 0 is any that is free (or " + metricsVariable + ")"},
 			&cli.BoolFlag{Name: "daemon", Usage: "go to the background when the drive is mounted"},
 			&cli.DurationFlag{Name: "timeout", Value: 30 * time.Second, Usage: "fail an operation that takes longer than this `DURATION`"},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "`LEVEL` of what is logged: debug, info, warn or error"},
@@ -85,6 +87,7 @@ type mountOptions struct {
 	Passthrough bool
 	Timeout     time.Duration
 	Budgets     budgets
+	Metrics     metricsAddress
 	LogLevel    slog.Level
 	Log         string   // file that the daemon logs to; "": stderr
 	Warnings    []string // to be logged
@@ -126,6 +129,9 @@ func mountOptionsOf(c *cli.Context) (o mountOptions, err error) {
 		return o, usageFailure(c, errors.New("--log-level is debug, info, warn or error"))
 	}
 	if o.Budgets, err = budgetsOf(c, address); err != nil {
+		return o, err
+	}
+	if o.Metrics, err = metricsAddressOf(c); err != nil {
 		return o, err
 	}
 	switch {
@@ -238,6 +244,7 @@ func serveMount(o mountOptions, logger *slog.Logger, ready func(what string) err
 	l := lifecycle{mount: m.mount, drive: m, requests: m.control.unmount, signals: signals, drain: drainDeadline, logger: logger}
 	err = l.run()
 	stopWatching()
+	m.metrics.close()
 	var f *failure
 	if errors.As(err, &f) && f.code == exitInterrupted {
 		return err

@@ -179,6 +179,14 @@ func (c helperCall) command() (args []string, noexec bool, err error) {
 				return bad(option, "the levels are debug, info, warn and error")
 			}
 			args = append(args, "--log-level", value)
+		case "metrics":
+			if _, err := parseMetricsAddress(value); err != nil {
+				return bad(option, err.Error())
+			}
+			if path, ok := strings.CutPrefix(value, "unix:"); ok && !filepath.IsAbs(path) {
+				return bad(option, "write the socket's absolute path")
+			}
+			args = append(args, "--metrics", value)
 		case "allow_other":
 			allowOther = true
 		case "ro", "rw":

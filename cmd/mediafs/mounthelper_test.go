@@ -36,6 +36,8 @@ func TestAHelpersCallBecomesTheCommandMount(t *testing.T) {
 		{"/s /mnt -o token_file=/t,timeout=2m,log_level=debug,allow_other", mount("/s", token, "/t", "--timeout", "2m", "--log-level", "debug", "--allow-other", "--", "/mnt")},
 		{"/s /mnt -o token_file=/t,pending=1G,read_ahead=64M,requests=128M,connections=16,open_drives=8",
 			mount("/s", token, "/t", "--pending", "1G", "--read-ahead", "64M", "--requests", "128M", "--connections", "16", "--open-drives", "8", "--", "/mnt")},
+		{"/s /mnt -o token_file=/t,metrics=[::1]:9900", mount("/s", token, "/t", "--metrics", "[::1]:9900", "--", "/mnt")},
+		{"/s /mnt -o token_file=/t,metrics=unix:/run/m.sock", mount("/s", token, "/t", "--metrics", "unix:/run/m.sock", "--", "/mnt")},
 		{"/s /mnt -o token_file=/a=b", mount("/s", token, "/a=b", "--", "/mnt")},
 		// What mount(8) passes for `defaults`, `user,exec` and so on.
 		{"/s /mnt -o rw,nosuid,nodev,token_file=/t,user,_netdev,nofail,exec", mount("/s", token, "/t", "--", "/mnt")},
@@ -108,6 +110,9 @@ func TestAHelpersCallThatCannotBeUnderstoodIsExitCode1(t *testing.T) {
 		{"/s /mnt -o token_file=/t,timeout", "write a duration"},
 		{"/s /mnt -o token_file=/t,log_level=loud", "the levels are"},
 		{"/s /mnt -o token_file=/t,auth", "the application's address"},
+		{"/s /mnt -o token_file=/t,metrics", "the port is missing"},
+		{"/s /mnt -o token_file=/t,metrics=0.0.0.0:9900", "other machines"},
+		{"/s /mnt -o token_file=/t,metrics=unix:m.sock", "absolute path"},
 		{"/s /mnt -o token_file=/t,suid", `"suid": is not known`},
 		{"/s /mnt -o token_file=/t,remount,ro", `"remount": is not known`},
 		{"/s /mnt -o token_file=/t,uid=1000", `"uid=1000": is not known`},

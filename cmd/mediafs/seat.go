@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
+	"time"
 
 	"mediafs/auth"
 	"mediafs/blobstore"
@@ -128,6 +130,18 @@ func (s *seat) pendingBytes() (n int64, known bool) {
 		}
 	}
 	return n, known
+}
+
+// remaining is how many seconds the session has left, +Inf if it never ends; false: it has ended, or nobody has signed in.
+func (s *seat) remaining(now time.Time) (seconds float64, lasts bool) {
+	session, ended := s.state()
+	switch {
+	case ended != nil:
+		return 0, false
+	case session.Expires.IsZero():
+		return math.Inf(1), true
+	}
+	return max(session.Expires.Sub(now).Seconds(), 0), true
 }
 
 // close closes the drives that are still open.

@@ -20,8 +20,11 @@ func statusCommand() *cli.Command {
 		Name:      "status",
 		Usage:     "list the mounted drives and how they are",
 		UsageText: "mediafs status [--json]",
-		Description: "PENDING is what is written and not yet stored; ERRORS are operations that the store or the session failed.\n\n" +
-			"Examples:\n\n  mediafs status\n  mediafs status --json | jq '.[].pending_bytes'",
+		Description: "PENDING is what is written and not yet stored; ERRORS are operations that the store or the session failed. Below the table is\n" +
+			"what each mount has done: its operations and how long they took, its errors by their numbers (errno), what was read and\n" +
+			"written, and how often its database was asked. With --json all of it is there in figures, and Prometheus is told the same by\n" +
+			"`mediafs mount --metrics`.\n\n" +
+			"Examples:\n\n  mediafs status\n  mediafs status --json | jq '.[].pending_bytes'\n  mediafs status --json | jq '.[] | {mountpoint, errors_by_errno}'",
 		Flags:  []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print an array of objects"}},
 		Action: runStatus,
 	}
@@ -92,6 +95,9 @@ func printStatus(w io.Writer, list []mountStatus) error {
 		}
 		rows = append(rows, []string{s.Drive, where, s.Store, s.ends(),
 			strconv.Itoa(s.OpenFiles), pending, strconv.FormatUint(s.Errors, 10), s.Since.Local().Format(time.DateTime)})
+		for _, words := range s.inWords() {
+			remarks = append(remarks, where+": "+words)
+		}
 		if s.Ended != "" {
 			remarks = append(remarks, where+": "+s.Ended)
 		}

@@ -13,7 +13,7 @@ func TestStatusListsMountsByMountpoint(t *testing.T) {
 	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.Local)
 	answered := []mountStatus{
 		{Drive: "bob", Mountpoint: "/mnt/b", Store: "postgres://h/d", sessionStatus: sessionStatus{Expires: &expires}, OpenFiles: 2, PendingBytes: &pending, Errors: 7, Since: since, PID: 2, Log: "/run/mediafs/x.log"},
-		{Drive: "anna", Mountpoint: "/mnt/a", Store: "/srv/media", Since: since, PID: 1, Notes: []string{"files are not passed through"}},
+		{Drive: "anna", Mountpoint: "/mnt/a", Store: "/srv/media", Since: since, PID: 1, Notes: []string{"files are not passed through"}, Requests: 1, figures: figures{Operations: map[string]operationFigures{"read": {1, 0.002}}, BytesRead: 5}},
 		{PID: 99, Problem: "does not answer: timeout"},
 	}
 	list := withUnanswered(answered, map[string]string{"/mnt/a": "mediafs:anna", "/mnt/b": "mediafs:bob", "/mnt/dead drive": "mediafs:carl"})
@@ -32,6 +32,7 @@ func TestStatusListsMountsByMountpoint(t *testing.T) {
 		"bob /mnt/b postgres://h/d 2030-01-02 03:04:05 2 3.0 MiB 7 2026-01-02 03:04:05",
 		"carl /mnt/dead drive ? ? ? ? ? ?",
 		"process 99: does not answer: timeout",
+		"/mnt/a: 1 operation (read 1), 2ms on average; no errors; 5 B read, 0 B written",
 		"/mnt/a: files are not passed through",
 		"/mnt/b: its log is /run/mediafs/x.log",
 		"/mnt/dead drive: no mediafs of yours answers for it: if its process is gone, run `mediafs umount '/mnt/dead drive'`",
