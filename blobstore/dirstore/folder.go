@@ -22,7 +22,9 @@ type folder struct {
 // OpenFolder opens a folder of this machine as if it were a drive, with the rights of whoever runs this program: what is in it is reached in the same
 // ways, which lead out of it nowhere. It belongs to no store, so there is no session, and nothing is recorded. Its owner is whoever runs this program.
 func OpenFolder(path string) (blobstore.Drive, error) {
-	failed := func(err error) (blobstore.Drive, error) { return nil, fmt.Errorf("open the folder %s: %w", path, sentinel(err)) }
+	failed := func(err error) (blobstore.Drive, error) {
+		return nil, fmt.Errorf("open the folder %s: %w", path, sentinel(err))
+	}
 	resolved, err := filepath.Abs(path)
 	if err == nil {
 		resolved, err = filepath.EvalSymlinks(resolved)
@@ -50,4 +52,6 @@ func OpenFolder(path string) (blobstore.Drive, error) {
 }
 
 // Close writes what was changed to the disk and lets the folder go.
-func (f *folder) Close(ctx context.Context) error { return errors.Join(f.Drive.Close(ctx), f.store.Close()) }
+func (f *folder) Close(ctx context.Context) error {
+	return errors.Join(f.Drive.Close(ctx), f.store.Close())
+}

@@ -28,8 +28,10 @@ type group struct {
 	busy    bool
 	waiting []*task
 
-	dst  blobstore.Ino  // at the target; 0: none yet. Of the busy worker, like the next
-	attr blobstore.Attr // of the source, as it was copied
+	// Of the busy worker.
+	dst    blobstore.Ino  // at the target; 0: none yet
+	attr   blobstore.Attr // of the source, as it was copied
+	copied []*task        // to be removed from the source when all names are copied: until then, the source says which names are one node
 }
 
 // take adds a task to the group of its node, and says whether it is to be given to a worker.
@@ -77,18 +79,42 @@ func (r *run) linked(ctx context.Context, t *task, buffer []byte) error {
 			} else if dst, err = r.copy(ctx, t, buffer); dst != 0 {
 				g.dst, g.attr = dst, t.attr
 			}
-			if err := r.finish(ctx, t, dst, err); err != nil {
+			if err == nil && r.options.Move {
+				g.copied = append(g.copied, t)
+			} else if err := r.finish(ctx, t, dst, err); err != nil {
 				return err
 			}
 		}
 		var over bool
-		if tasks, over = r.links.next(g); len(tasks) == 0 {
-			if over && g.dst != 0 {
-				r.to.Forget(g.dst, 1)
-			}
+		if tasks, over = r.links.next(g); over {
+			return r.end(ctx, g)
+		} else if len(tasks) == 0 {
 			return nil
 		}
 	}
+}
+
+// end lets a group go.
+func (r *run) end(ctx context.Context, g *group) error {
+	for _, t := range g.copied {
+		if err := r.finish(ctx, t, g.dst, nil); err != nil {
+			return err
+		}
+	}
+	if g.dst != 0 {
+		r.to.Forget(g.dst, 1)
+	}
+	return nil
+}
+
+// endLinks ends the groups some of whose names are in no source.
+func (r *run) endLinks(ctx context.Context) error {
+	for _, g := range r.links.groups {
+		if err := r.end(ctx, g); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // link gives what the group has at the target one more name.

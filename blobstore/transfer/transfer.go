@@ -126,6 +126,7 @@ type Progress struct {
 func Run(ctx context.Context, sources []Source, target Target, o Options, p *Progress) error {
 	r := &run{to: target.Drive, into: target.Folder, options: o, progress: p, links: links{groups: make(map[linkKey]*group)}, tasks: make(chan *task)}
 	r.mine = fmt.Sprintf("%s%016x-", partPrefix, rand.Uint64())
+	began := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	for range workers {
 		g.Go(func() error { return r.work(ctx) })
@@ -155,6 +156,9 @@ func Run(ctx context.Context, sources []Source, target Target, o Options, p *Pro
 	err := g.Wait()
 	stop()
 	counts.Wait()
+	if err == nil {
+		err = r.endLinks(began)
+	}
 	return err
 }
 
@@ -258,7 +262,7 @@ func (r *run) walk(ctx context.Context, f *folder) error {
 // entry copies what has one name in a folder, which it takes over.
 func (r *run) entry(ctx context.Context, f *folder, e *blobstore.Entry) error {
 	where := f.path + "/" + e.Name
-	if strings.HasPrefix(e.Name, partPrefix) {
+	if strings.HasPrefix(e.Name, partPrefix) && e.Attr.IsRegular() {
 		f.stays.Store(true)
 		f.source.Drive.Forget(e.Attr.Ino, 1)
 		return r.problem(ctx, where, ErrLeftover)
@@ -405,7 +409,7 @@ func (r *run) clean(ctx context.Context, folder blobstore.Ino, path string) erro
 	if err == nil {
 		err = dir.Read(waiting, 0, false, func(e *blobstore.Entry) bool {
 			got()
-			if strings.HasPrefix(e.Name, partPrefix) && !strings.HasPrefix(e.Name, r.mine) {
+			if strings.HasPrefix(e.Name, partPrefix) && e.Attr.IsRegular() && !strings.HasPrefix(e.Name, r.mine) {
 				parts = append(parts, e.Name)
 			}
 			return true
