@@ -53,23 +53,23 @@ func (r *run) make(ctx context.Context, parent blobstore.Ino, name string, node 
 	return made, err
 }
 
-// setAttr gives a node of the target the owner, the mode and the times of one of the source. ErrNotKept if it can't have that owner.
-func (r *run) setAttr(ctx context.Context, ino blobstore.Ino, a *blobstore.Attr, s *Source) error {
-	change := blobstore.AttrChange{
-		Set:  blobstore.SetUID | blobstore.SetGID | blobstore.SetAtime | blobstore.SetMtime,
-		Mode: a.Mode & 0o7777, AtimeNs: a.AtimeNs, MtimeNs: a.MtimeNs,
-	}
+// setAttr gives a node of the target, as it was made or found, the owner, the mode and the times of one of the source. ErrNotKept if it can't have that
+// owner. One that it has already is not set: that would take away security.capability.
+func (r *run) setAttr(ctx context.Context, have, a *blobstore.Attr, s *Source) error {
+	change := blobstore.AttrChange{Set: blobstore.SetAtime | blobstore.SetMtime, Mode: a.Mode & 0o7777, AtimeNs: a.AtimeNs, MtimeNs: a.MtimeNs}
 	if a.Type() != unix.S_IFLNK {
 		change.Set |= blobstore.SetMode
 	}
-	change.UID, change.GID = r.owner(a, s)
-	_, err := r.to.SetAttr(ctx, ino, change)
+	if change.UID, change.GID = r.owner(a, s); change.UID != have.UID || change.GID != have.GID {
+		change.Set |= blobstore.SetUID | blobstore.SetGID
+	}
+	_, err := r.to.SetAttr(ctx, have.Ino, change)
 	if !errors.Is(err, blobstore.ErrPermission) {
 		return err
 	}
 	change.Set &^= blobstore.SetUID | blobstore.SetGID
 	change.Mode &^= unix.S_ISUID | unix.S_ISGID // of another than it was made for
-	if _, err := r.to.SetAttr(ctx, ino, change); err != nil {
+	if _, err := r.to.SetAttr(ctx, have.Ino, change); err != nil {
 		return err
 	}
 	return fmt.Errorf("%w: only root can give it to its owner here", ErrNotKept)

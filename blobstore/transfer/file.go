@@ -80,7 +80,7 @@ func (r *run) copy(ctx context.Context, t *task, buffer []byte) (dst blobstore.I
 func (r *run) isThere(ctx context.Context, t *task, buffer []byte) (blobstore.Ino, error) {
 	ctx, got, stop := patient(ctx)
 	defer stop()
-	there, err := r.to.Lookup(ctx, t.in.dst, t.name)
+	there, err := r.to.Lookup(ctx, t.in.dst.Ino, t.name)
 	if err != nil {
 		return 0, err
 	}
@@ -164,17 +164,18 @@ func (r *run) copyFile(ctx context.Context, t *task, buffer []byte) (dst blobsto
 		return 0, err
 	}
 	part := r.part()
-	to, ino, err := r.create(ctx, t, part)
+	to, made, err := r.create(ctx, t, part)
 	if err != nil {
 		return 0, err
 	}
+	ino := made.Ino
 	defer func() {
 		closing := to.Close()
 		if err == nil {
 			err = closing
 		}
 		if dst == 0 {
-			r.discard(ctx, t.in.dst, part, ino)
+			r.discard(ctx, t.in.dst.Ino, part, ino)
 			r.to.Forget(ino, 1)
 		}
 	}()
@@ -206,7 +207,7 @@ func (r *run) copyFile(ctx context.Context, t *task, buffer []byte) (dst blobsto
 	if err != nil {
 		return 0, err
 	}
-	lost, err := r.describe(ctx, t, names, to, ino)
+	lost, err := r.describe(ctx, t, names, to, &made)
 	if err != nil {
 		return 0, err
 	}
@@ -220,7 +221,7 @@ func (r *run) copyFile(ctx context.Context, t *task, buffer []byte) (dst blobsto
 		return 0, ErrChanged
 	}
 	err = r.to.Rename(ctx, blobstore.Rename{
-		Parent: t.in.dst, Name: part, NewParent: t.in.dst, NewName: t.name, Mode: blobstore.RenameNoReplace,
+		Parent: t.in.dst.Ino, Name: part, NewParent: t.in.dst.Ino, NewName: t.name, Mode: blobstore.RenameNoReplace,
 	})
 	if errors.Is(err, blobstore.ErrNotExist) {
 		err = errPartGone
@@ -236,29 +237,29 @@ func (r *run) copyFile(ctx context.Context, t *task, buffer []byte) (dst blobsto
 }
 
 // create makes a file in the making.
-func (r *run) create(ctx context.Context, t *task, part string) (blobstore.File, blobstore.Ino, error) {
+func (r *run) create(ctx context.Context, t *task, part string) (blobstore.File, blobstore.Attr, error) {
 	const flags = blobstore.OpenRead | blobstore.OpenWrite | blobstore.OpenExclusive | blobstore.OpenNoAtime
 	node := r.newNode(&t.attr, t.source)
 	node.Mode = unix.S_IFREG | 0o600
-	f, attr, _, err := r.to.Create(ctx, t.in.dst, part, node, flags)
+	f, attr, _, err := r.to.Create(ctx, t.in.dst.Ino, part, node, flags)
 	if errors.Is(err, blobstore.ErrPermission) {
-		f, attr, _, err = r.to.Create(ctx, t.in.dst, part, r.ownNode(node), flags)
+		f, attr, _, err = r.to.Create(ctx, t.in.dst.Ino, part, r.ownNode(node), flags)
 	}
-	return f, attr.Ino, err
+	return f, attr, err
 }
 
 // describe stores a file in the making with all but its name. Attributes come with the content if there is nothing between them; extended ones can't be set
 // without writing to the file, which its mode may forbid.
-func (r *run) describe(ctx context.Context, t *task, names []string, to blobstore.File, ino blobstore.Ino) (lost, err error) {
+func (r *run) describe(ctx context.Context, t *task, names []string, to blobstore.File, made *blobstore.Attr) (lost, err error) {
 	if len(names) > 0 || r.options.Job != "" {
 		if err := to.Flush(ctx); err != nil {
 			return nil, err
 		}
-		if lost, err = r.copyXattrs(ctx, t.source, names, t.src, ino, true); err != nil {
+		if lost, err = r.copyXattrs(ctx, t.source, names, t.src, made.Ino, true); err != nil {
 			return lost, err
 		}
 	}
-	err = r.setAttr(ctx, ino, &t.attr, t.source)
+	err = r.setAttr(ctx, made, &t.attr, t.source)
 	if errors.Is(err, ErrNotKept) {
 		lost, err = err, nil
 	}
@@ -308,10 +309,10 @@ func (r *run) copyOther(ctx context.Context, t *task, buffer []byte) (dst blobst
 			return 0, err
 		}
 	}
-	made, err := r.make(ctx, t.in.dst, t.name, node)
+	made, err := r.make(ctx, t.in.dst.Ino, t.name, node)
 	isNew := err == nil
 	if errors.Is(err, blobstore.ErrExist) {
-		if made, err = r.to.Lookup(ctx, t.in.dst, t.name); err == nil {
+		if made, err = r.to.Lookup(ctx, t.in.dst.Ino, t.name); err == nil {
 			err = r.same(ctx, got, t, &made, buffer)
 		}
 	}
@@ -327,7 +328,7 @@ func (r *run) copyOther(ctx context.Context, t *task, buffer []byte) (dst blobst
 	}
 	lost, err := r.copyXattrs(ctx, t.source, names, t.src, made.Ino, false)
 	if err == nil && (isNew || made.MtimeNs != t.attr.MtimeNs || made.Mode != t.attr.Mode) {
-		err = r.setAttr(ctx, made.Ino, &t.attr, t.source)
+		err = r.setAttr(ctx, &made, &t.attr, t.source)
 	}
 	if err == nil {
 		err = lost
@@ -372,7 +373,7 @@ func (r *run) sync(ctx context.Context, t *task, dst blobstore.Ino) error {
 		}
 		return errors.Join(f.Sync(ctx), f.Close())
 	}
-	return r.syncFolder(ctx, t.in.dst)
+	return r.syncFolder(ctx, t.in.dst.Ino)
 }
 
 func (r *run) syncFolder(ctx context.Context, ino blobstore.Ino) error {
@@ -385,7 +386,7 @@ func (r *run) syncFolder(ctx context.Context, ino blobstore.Ino) error {
 
 // removeFolder removes a folder of the source that is copied and empty by now. One in which something is left, which came while it was copied, stays.
 func (r *run) removeFolder(ctx context.Context, f *folder) error {
-	if err := r.syncFolder(ctx, f.dst); err != nil {
+	if err := r.syncFolder(ctx, f.dst.Ino); err != nil {
 		return err
 	}
 	err := f.source.Drive.Rmdir(ctx, f.up.src, f.name)

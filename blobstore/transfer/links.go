@@ -123,7 +123,7 @@ func (r *run) link(ctx context.Context, t *task, buffer []byte) error {
 	waiting, _, stop := patient(ctx)
 	defer stop()
 	t.attr = g.attr // what was copied
-	_, err := r.to.Link(waiting, g.dst, t.in.dst, t.name)
+	_, err := r.to.Link(waiting, g.dst, t.in.dst.Ino, t.name)
 	switch {
 	case err == nil:
 		r.to.Forget(g.dst, 1)
@@ -144,7 +144,7 @@ func (r *run) relink(ctx context.Context, t *task, buffer []byte) error {
 	g := t.group
 	ctx, got, stop := patient(ctx)
 	defer stop()
-	there, err := r.to.Lookup(ctx, t.in.dst, t.name)
+	there, err := r.to.Lookup(ctx, t.in.dst.Ino, t.name)
 	if err != nil {
 		return err
 	}
@@ -156,13 +156,13 @@ func (r *run) relink(ctx context.Context, t *task, buffer []byte) error {
 		return err
 	}
 	part := r.part()
-	if _, err := r.to.Link(ctx, g.dst, t.in.dst, part); err != nil {
+	if _, err := r.to.Link(ctx, g.dst, t.in.dst.Ino, part); err != nil {
 		return err
 	}
 	r.to.Forget(g.dst, 1)
-	err = r.to.Rename(ctx, blobstore.Rename{Parent: t.in.dst, Name: part, NewParent: t.in.dst, NewName: t.name})
+	err = r.to.Rename(ctx, blobstore.Rename{Parent: t.in.dst.Ino, Name: part, NewParent: t.in.dst.Ino, NewName: t.name})
 	if err != nil {
-		r.discard(ctx, t.in.dst, part, 0)
+		r.discard(ctx, t.in.dst.Ino, part, 0)
 	}
 	return err
 }

@@ -119,7 +119,6 @@ type Progress struct {
 	Folders, Links atomic.Int64 // folders, and further names of a file, that are there now
 	Others         atomic.Int64 // symbolic links and special files that are there now
 	Removed        atomic.Int64 // files that were removed from the source
-	Problems       atomic.Int64
 }
 
 // Run copies sources to a target. Its error is why it could not go on; what it could not copy it has told to Options.Problem.
@@ -183,7 +182,8 @@ func (r *run) part() string { return r.mine + fmt.Sprint(r.parts.Add(1)) }
 type folder struct {
 	source   *Source
 	up       *folder // nil: the target, or the root of a source
-	src, dst blobstore.Ino
+	src      blobstore.Ino
+	dst      blobstore.Attr // as it was made or found
 	name     string
 	path     string // as it is shown
 	to       string // its path on the target
@@ -210,7 +210,8 @@ func (t *task) path() string { return t.in.path + "/" + t.name }
 
 // source copies one source.
 func (r *run) source(ctx context.Context, s *Source, target Target) error {
-	top := &folder{source: s, dst: target.Folder, path: s.Shown, to: target.Path}
+	top := &folder{source: s, path: s.Shown, to: target.Path}
+	top.dst.Ino = target.Folder
 	top.left.Store(1)
 	waiting, _, stop := patient(ctx)
 	defer stop()
@@ -220,12 +221,17 @@ func (r *run) source(ctx context.Context, s *Source, target Target) error {
 			return r.problem(ctx, s.Shown, err)
 		}
 		top.src, top.attr, top.finish = s.Ino, attr, target.Whole
+		if target.Whole {
+			if top.dst, err = r.to.Attr(waiting, target.Folder); err != nil {
+				return r.problem(ctx, s.Shown, err)
+			}
+		}
 		if s.Name != "" {
 			if top.dst, top.fresh, err = r.makeFolder(waiting, target.Folder, s.Name, &attr, s); err != nil {
 				return r.problem(ctx, s.Shown, err)
 			}
 			top.to, top.finish = path.Join(target.Path, s.Name), true
-			r.made(top.to, top.dst, top.fresh)
+			r.made(top.to, top.dst.Ino, top.fresh)
 		}
 		stop()
 		return r.walk(ctx, top)
@@ -244,8 +250,8 @@ func (r *run) source(ctx context.Context, s *Source, target Target) error {
 
 // walk copies what is in a folder. Files go to the workers; folders are made here, so that the folder of whatever a worker copies is there.
 func (r *run) walk(ctx context.Context, f *folder) error {
-	if !f.fresh && f.dst != r.into {
-		if err := r.clean(ctx, f.dst, f.path); err != nil {
+	if !f.fresh && f.dst.Ino != r.into {
+		if err := r.clean(ctx, f.dst.Ino, f.path); err != nil {
 			return err
 		}
 	}
@@ -277,14 +283,14 @@ func (r *run) entry(ctx context.Context, f *folder, e *blobstore.Entry) error {
 	in.left.Store(1)
 	var err error
 	waiting, _, stop := patient(ctx)
-	in.dst, in.fresh, err = r.makeFolder(waiting, f.dst, e.Name, &e.Attr, f.source)
+	in.dst, in.fresh, err = r.makeFolder(waiting, f.dst.Ino, e.Name, &e.Attr, f.source)
 	stop()
 	if err != nil {
 		f.stays.Store(true)
 		f.source.Drive.Forget(e.Attr.Ino, 1)
 		return r.problem(ctx, where, err)
 	}
-	r.made(in.to, in.dst, in.fresh)
+	r.made(in.to, in.dst.Ino, in.fresh)
 	f.left.Add(1)
 	return r.walk(ctx, in)
 }
@@ -374,22 +380,18 @@ func (r *run) work(ctx context.Context) error {
 }
 
 // makeFolder makes a folder at the target, open to whoever fills it, or finds it there.
-func (r *run) makeFolder(ctx context.Context, parent blobstore.Ino, name string, attr *blobstore.Attr, s *Source) (ino blobstore.Ino, fresh bool, err error) {
+func (r *run) makeFolder(ctx context.Context, parent blobstore.Ino, name string, attr *blobstore.Attr, s *Source) (made blobstore.Attr, fresh bool, err error) {
 	node := r.newNode(attr, s)
 	node.Mode = unix.S_IFDIR | attr.Mode&0o777 | 0o700
-	made, err := r.make(ctx, parent, name, node)
-	if err == nil {
-		return made.Ino, true, nil
-	}
-	if !errors.Is(err, blobstore.ErrExist) {
-		return 0, false, err
+	if made, err = r.make(ctx, parent, name, node); !errors.Is(err, blobstore.ErrExist) {
+		return made, err == nil, err
 	}
 	there, err := r.to.Lookup(ctx, parent, name)
 	if err == nil && !there.IsDir() {
 		r.to.Forget(there.Ino, 1)
-		err = ErrConflict
+		err = fmt.Errorf("%w, and is no folder", ErrConflict)
 	}
-	return there.Ino, false, err
+	return there, false, err
 }
 
 // made counts a folder.
@@ -450,10 +452,10 @@ func (r *run) complete(ctx context.Context, f *folder) error {
 		names, err := xattrNames(waiting, f.source, f.src)
 		var lost error
 		if err == nil {
-			lost, err = r.copyXattrs(waiting, f.source, names, f.src, f.dst, false)
+			lost, err = r.copyXattrs(waiting, f.source, names, f.src, f.dst.Ino, false)
 		}
 		if err == nil {
-			err = r.setAttr(waiting, f.dst, &f.attr, f.source)
+			err = r.setAttr(waiting, &f.dst, &f.attr, f.source)
 		}
 		if err == nil {
 			err = lost
@@ -473,8 +475,8 @@ func (r *run) complete(ctx context.Context, f *folder) error {
 			}
 		}
 	}
-	if f.dst != blobstore.RootIno && f.finish {
-		r.to.Forget(f.dst, 1)
+	if f.finish && f.dst.Ino != r.into {
+		r.to.Forget(f.dst.Ino, 1)
 	}
 	if f.src != 0 && f.src != blobstore.RootIno {
 		f.source.Drive.Forget(f.src, 1)
@@ -494,7 +496,6 @@ func (r *run) problem(ctx context.Context, path string, err error) error {
 	}
 	r.telling.Lock()
 	defer r.telling.Unlock()
-	r.progress.Problems.Add(1)
 	r.options.Problem(Problem{Path: path, Why: err})
 	return nil
 }

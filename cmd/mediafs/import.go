@@ -304,7 +304,7 @@ func (t *transferring) report(ctx context.Context, c *cli.Context, address store
 	case printed != nil:
 		return &failure{code: exitFailed, what: "print the report", why: printed}
 	}
-	if n := t.show.progress.Problems.Load(); n > 0 {
+	if n := t.show.skipped; n > 0 {
 		return &failure{code: exitFailed, what: c.Command.Name, why: fmt.Errorf("not all was copied: %s skipped", thousands(n)), way: "see the reasons above"}
 	}
 	return nil

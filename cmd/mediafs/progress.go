@@ -35,9 +35,10 @@ type transferPrinter struct {
 	bar      *progressbar.ProgressBar // nil: stderr is no terminal, or it is --json
 	began    time.Time
 
-	mu     sync.Mutex // guards the rest, and what is printed
-	which  string     // of several drives
-	failed error      // the first, in printing
+	mu      sync.Mutex // guards the rest, and what is printed
+	which   string     // of several drives
+	skipped int64
+	failed  error // the first, in printing
 }
 
 func newTransferPrinter(c *cli.Context) *transferPrinter {
@@ -146,6 +147,7 @@ func (p *transferPrinter) problem(problem transfer.Problem) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.skipped++
 	if p.json {
 		o := struct {
 			Event  string `json:"event"`
@@ -191,7 +193,7 @@ func (p *transferPrinter) report(ended bool) error {
 			Seconds float64 `json:"seconds"`
 		}{
 			"end", ended, g.Copied.Load(), g.CopiedBytes.Load(), g.Present.Load(), g.Folders.Load(), g.Links.Load(), g.Others.Load(),
-			g.Removed.Load(), g.Problems.Load(), time.Since(p.began).Seconds(),
+			g.Removed.Load(), p.skipped, time.Since(p.began).Seconds(),
 		})
 		return p.failed
 	}
@@ -211,7 +213,7 @@ func (p *transferPrinter) report(ended bool) error {
 	if n := g.Removed.Load(); n > 0 {
 		line += "; removed from the source: " + plural(n, "file")
 	}
-	if n := g.Problems.Load(); n > 0 {
+	if n := p.skipped; n > 0 {
 		line += "; skipped: " + thousands(n)
 	} else if ended {
 		line += "; nothing skipped"
