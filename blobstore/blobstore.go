@@ -43,6 +43,10 @@ type Store interface {
 	// session, whatever there is, unless the name is that of the drive which Open gives it.
 	OpenDrive(ctx context.Context, session auth.Session, name DriveName) (Drive, error)
 
+	// MakeDrive makes the empty drive of a user who has none yet, for an admin; it does nothing if the drive is there. Whoever signs in as that user has
+	// it. ErrAccess unless the session is an admin's, auth.ErrUserID for an id that no drive can have.
+	MakeDrive(ctx context.Context, session auth.Session, owner auth.UserID) error
+
 	// Drives calls take for one drive after the other in the order of their numbers, from the number after on (0: from
 	// the start), until take returns false. The public drive is among them. ErrAccess unless the session is an admin's.
 	// take must not call the store.

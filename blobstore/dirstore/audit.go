@@ -196,6 +196,9 @@ func (d *Drive) startRecording(user auth.UserID) {
 
 // endRecording stores what is recorded.
 func (d *Drive) endRecording(ctx context.Context) {
+	if d.scribe == nil {
+		return
+	}
 	d.recordNow(blobstore.ActionUnmount)
 	if err := d.scribe.recorder.Close(ctx); err != nil {
 		d.store.log.Warn("what was done last is not in the audit log", "drive", d.name, "error", err)
@@ -206,8 +209,11 @@ func (d *Drive) recordNow(action blobstore.Action) {
 	d.Record(blobstore.Event{Time: time.Now(), Action: action, Count: 1, Result: blobstore.ResultOK})
 }
 
-// Record implements blobstore.Audit.
+// Record implements blobstore.Audit. What is done in a folder of no store is not recorded.
 func (d *Drive) Record(event blobstore.Event) {
+	if d.scribe == nil {
+		return
+	}
 	if event.Ino != 0 {
 		d.mu.Lock()
 		if n := d.nodes[event.Ino]; n != nil {

@@ -38,7 +38,11 @@ func (d *Drive) Create(ctx context.Context, parent blobstore.Ino, name string, n
 	// Another program may take away what was there before it can be opened; not for ever, though.
 	const attempts = 100
 	for range attempts {
-		fd, err := d.makeFile(folder, name, accessMode(flags), node, &st)
+		access := accessMode(flags)
+		if flags.Has(blobstore.OpenNoAtime) {
+			access |= unix.O_NOATIME // which whoever makes a file may ask for
+		}
+		fd, err := d.makeFile(folder, name, access, node, &st)
 		created = err == nil
 		if errors.Is(err, unix.EEXIST) && !flags.Has(blobstore.OpenExclusive) {
 			fd, err = d.openThere(folder, name, flags, &st)

@@ -155,6 +155,11 @@ func Open(root string, logger *slog.Logger) (*Store, error) {
 		_ = unix.Close(fd)
 		return nil, err
 	}
+	return newStore(fd, root, logger), nil
+}
+
+// newStore is the store whose root is open at fd.
+func newStore(fd int, root string, logger *slog.Logger) *Store {
 	s := &Store{
 		log:     logger,
 		root:    newDescriptor(fd),
@@ -164,7 +169,7 @@ func Open(root string, logger *slog.Logger) (*Store, error) {
 		ids:     make(map[blobstore.DriveName]blobstore.DriveID),
 	}
 	s.index = newIndex(s, root)
-	return s, nil
+	return s
 }
 
 func notInitialised(root string) error {
@@ -215,6 +220,27 @@ func (s *Store) OpenDrive(ctx context.Context, session auth.Session, name blobst
 	return drive, nil
 }
 
+// MakeDrive makes the folder of a user's drive.
+func (s *Store) MakeDrive(ctx context.Context, session auth.Session, owner auth.UserID) error {
+	if err := checkSession(ctx, session); err != nil {
+		return fmt.Errorf("dirstore: make drive: %w", err)
+	}
+	if session.Role != auth.RoleAdmin {
+		return fmt.Errorf("dirstore: make drive: %w", blobstore.ErrAccess)
+	}
+	if owner == auth.UserID(publicName) || owner.Check() != nil {
+		return fmt.Errorf("dirstore: make drive: %w", auth.ErrUserID)
+	}
+	if !s.root.acquire() {
+		return fmt.Errorf("dirstore: make drive: the store is closed: %w", blobstore.ErrUnavailable)
+	}
+	defer s.root.release()
+	if err := s.makeFolder(string(owner)); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("dirstore: make the drive of %s: %w", owner, sentinel(err))
+	}
+	return nil
+}
+
 // Drives lists the folders of the root that can be drives. What else is there, links to folders included, is passed over.
 func (s *Store) Drives(ctx context.Context, session auth.Session, after blobstore.DriveID, take func(blobstore.DriveInfo) bool) error {
 	if err := checkSession(ctx, session); err != nil {
@@ -248,32 +274,60 @@ func (s *Store) Drives(ctx context.Context, session auth.Session, after blobstor
 
 // folderNames are the names of the folders in the root that can be drives.
 func (s *Store) folderNames() ([]blobstore.DriveName, error) {
+	var names []blobstore.DriveName
+	err := s.eachInRoot(func(name string, isDrive bool) {
+		if isDrive {
+			names = append(names, blobstore.DriveName(name))
+		}
+	})
+	slices.Sort(names)
+	return names, err
+}
+
+// Strays are the names in the root that belong to no drive and are not the store's own: files, links, and folders that no user can be called
+// like. They are for an admin to know.
+func (s *Store) Strays(ctx context.Context, session auth.Session) ([]string, error) {
+	if err := checkSession(ctx, session); err != nil {
+		return nil, fmt.Errorf("dirstore: look for strays: %w", err)
+	}
+	if session.Role != auth.RoleAdmin {
+		return nil, fmt.Errorf("dirstore: look for strays: %w", blobstore.ErrAccess)
+	}
+	var names []string
+	err := s.eachInRoot(func(name string, isDrive bool) {
+		if !isDrive && name != ownFolder {
+			names = append(names, name)
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("dirstore: look for strays: %w", sentinel(err))
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// eachInRoot calls take for each name in the root, and says whether it is a folder that can be a drive.
+func (s *Store) eachInRoot(take func(name string, isDrive bool)) error {
 	if !s.root.acquire() {
-		return nil, fmt.Errorf("the store is closed: %w", blobstore.ErrUnavailable)
+		return fmt.Errorf("the store is closed: %w", blobstore.ErrUnavailable)
 	}
 	defer s.root.release()
 	fd, err := openat(s.root.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0) // an O_PATH descriptor can't be listed
 	if err != nil {
-		return nil, err
+		return err
 	}
 	root := os.NewFile(uintptr(fd), "root")
 	defer root.Close()
 	entries, err := root.ReadDir(-1)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var names []blobstore.DriveName
 	for _, e := range entries {
-		if auth.UserID(e.Name()).Check() != nil {
-			continue
-		}
 		var st unix.Statx_t
-		if err := statx(s.root.fd, e.Name(), &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			names = append(names, blobstore.DriveName(e.Name()))
-		}
+		isDrive := auth.UserID(e.Name()).Check() == nil && statx(s.root.fd, e.Name(), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
+		take(e.Name(), isDrive)
 	}
-	slices.Sort(names)
-	return names, nil
+	return nil
 }
 
 // checkSession gives the error of a session that may do nothing here.

@@ -50,13 +50,42 @@ func (s *Store) Open(ctx context.Context, session auth.Session) (blobstore.Drive
 	if d := s.find(blobstore.DriveName(session.User)); d != nil {
 		return d.attach(session), nil
 	}
+	d, err := s.add(blobstore.DriveName(session.User))
+	if err != nil {
+		return nil, err
+	}
+	return d.attach(session), nil
+}
+
+// add makes a drive. With mu.
+func (s *Store) add(name blobstore.DriveName) (*drive, error) {
 	id := blobstore.DriveID(len(s.drives) + 1)
 	if id > blobstore.MaxDriveID {
-		return nil, fmt.Errorf("open drive %q: all numbers are taken: %w", session.User, blobstore.ErrNoSpace)
+		return nil, fmt.Errorf("make drive %q: all numbers are taken: %w", name, blobstore.ErrNoSpace)
 	}
-	d := newDrive(id, blobstore.DriveName(session.User))
+	d := newDrive(id, name)
 	s.drives = append(s.drives, d)
-	return d.attach(session), nil
+	return d, nil
+}
+
+// MakeDrive implements blobstore.Store.
+func (s *Store) MakeDrive(ctx context.Context, session auth.Session, owner auth.UserID) error {
+	if err := check(ctx, session); err != nil {
+		return fmt.Errorf("make drive: %w", err)
+	}
+	if session.Role != auth.RoleAdmin {
+		return fmt.Errorf("make drive: %w", blobstore.ErrAccess)
+	}
+	if owner == auth.UserID(blobstore.PublicDrive) || owner.Check() != nil {
+		return fmt.Errorf("make drive: %w", auth.ErrUserID)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.find(blobstore.DriveName(owner)) != nil {
+		return nil
+	}
+	_, err := s.add(blobstore.DriveName(owner))
+	return err
 }
 
 // OpenDrive implements blobstore.Store.

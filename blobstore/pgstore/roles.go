@@ -82,6 +82,22 @@ func (s *Store) OpenDrive(ctx context.Context, session auth.Session, name blobst
 	return drive, nil
 }
 
+// MakeDrive is one round trip. The database decides, by the token, whether the session may.
+func (s *Store) MakeDrive(ctx context.Context, session auth.Session, owner auth.UserID) error {
+	const op = "make drive"
+	if err := session.Check(time.Now()); err != nil {
+		return err
+	}
+	if owner == auth.UserID(blobstore.PublicDrive) || owner.Check() != nil {
+		return translate(ctx, op, auth.ErrUserID)
+	}
+	_, err := s.pool.Exec(ctx, "select mediafs.make_drive($1, $2, $3, $4)", credential(session), string(owner), s.chunkSize, time.Now().UnixNano())
+	if err != nil {
+		return translate(ctx, op, err)
+	}
+	return nil
+}
+
 // Drives is one round trip for every thousand drives.
 func (s *Store) Drives(ctx context.Context, session auth.Session, after blobstore.DriveID, take func(blobstore.DriveInfo) bool) error {
 	const op = "list drives"

@@ -37,6 +37,26 @@ var roleTests = []test{
 			w.gives(w.Store.Drives(w.ctx, c.session, 0, func(blobstore.DriveInfo) bool { return true }), c.want, "list drives")
 		}
 	}},
+	{"an admin makes the drive of a user who has none, once, and it is theirs; nobody else may", func(w *world) {
+		w.ok(w.Store.MakeDrive(w.ctx, w.Admin(), "eve"), "make a drive")
+		admin := w.on(w.openNamed(w.Admin(), "eve"))
+		admin.mkfile(root, "there", "before eve was")
+		w.ok(w.Store.MakeDrive(w.ctx, w.Admin(), "eve"), "make a drive that is there")
+		eve := w.on(w.openDrive("eve"))
+		if eve.drive.ID() != admin.drive.ID() || eve.cat(eve.lookup(root, "there").Ino) != "before eve was" {
+			w.Errorf("eve has the drive %d, want %d", eve.drive.ID(), admin.drive.ID())
+		}
+		if mode := eve.attr(root).Mode; mode != w.attr(root).Mode {
+			w.Errorf("its root has mode %o, want that of a drive which was opened first, %o", mode, w.attr(root).Mode)
+		}
+		w.gives(w.Store.MakeDrive(w.ctx, w.Session("alice"), "mallory"), blobstore.ErrAccess, "make a drive as a user")
+		w.gives(w.Store.MakeDrive(w.ctx, auth.Guest(), "mallory"), blobstore.ErrAccess, "make a drive as a guest")
+		w.gives(w.Store.MakeDrive(w.ctx, auth.Session{}, "mallory"), auth.ErrInvalid, "make a drive as nobody")
+		w.opensNot(w.Admin(), "mallory", blobstore.ErrNotExist)
+		for _, name := range []auth.UserID{"", ".", "..", "../up", "a/b", ".hidden", "-x", "with space", "\xff", "public"} {
+			w.gives(w.Store.MakeDrive(w.ctx, w.Admin(), name), auth.ErrUserID, "make the drive of %q", name)
+		}
+	}},
 	{"an admin lists all drives in the order of their numbers, in parts too", func(w *world) {
 		for _, user := range []auth.UserID{"bob", "carl", "dora"} {
 			w.openDrive(user)

@@ -41,7 +41,7 @@ var exitCodes = []struct {
 	meaning string
 }{
 	{exitOK, "done"},
-	{exitFailed, "failed for a reason that has no code of its own, or the store that was checked is not whole"},
+	{exitFailed, "failed for a reason that has no code of its own, the store that was checked is not whole, or not all was copied"},
 	{exitUsage, "the command line is wrong"},
 	{exitStoreAddress, "the store's address is wrong, or of an unknown kind"},
 	{exitStoreSchema, "the store is not initialised, or of another version"},

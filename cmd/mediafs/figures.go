@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -133,23 +132,6 @@ func largest(counts map[string]uint64, n int) string {
 		list = append(list, "others "+formatCount(others))
 	}
 	return strings.Join(list, ", ")
-}
-
-// plural writes a count of things.
-func plural(n uint64, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return formatCount(n) + " " + thing + "s"
-}
-
-// formatCount writes a count for people, with a comma before every three digits.
-func formatCount(n uint64) string {
-	digits := strconv.FormatUint(n, 10)
-	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return digits
 }
 
 // readable is a number of seconds as a duration that prints with few digits.

@@ -161,13 +161,21 @@ func (a storeAddress) secrets() []string {
 	return secrets
 }
 
-// open opens the store and what checks its sessions.
+// open opens the store and what checks its sessions. What can't be stored is put aside on disk.
 func (a storeAddress) open(ctx context.Context, b budgets, logger *slog.Logger) (blobstore.Store, auth.Authenticator, error) {
+	spool := ""
 	if a.database != "" {
-		spool, err := spoolFolder()
-		if err != nil {
+		var err error
+		if spool, err = spoolFolder(); err != nil {
 			logger.Warn("what can't be stored will not be put aside on disk", "error", err)
 		}
+	}
+	return a.openWith(ctx, b, spool, logger)
+}
+
+// openWith opens it with a folder where what can't be stored is put aside; "": nothing is, for whoever has it elsewhere.
+func (a storeAddress) openWith(ctx context.Context, b budgets, spool string, logger *slog.Logger) (blobstore.Store, auth.Authenticator, error) {
+	if a.database != "" {
 		store, err := pgstore.Open(ctx, a.database, pgstore.Options{
 			Logger: logger, Spool: spool, Connections: int(b.Connections), PendingBytes: b.Pending, ReadAheadBytes: b.ReadAhead,
 		})
