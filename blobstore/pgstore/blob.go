@@ -2,6 +2,7 @@ package pgstore
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -332,7 +333,7 @@ func (b *blob) setAttr(ctx context.Context, change blobstore.AttrChange) (blobst
 	defer b.gate.Unlock()
 	if resize {
 		b.cut = change.Size
-		if err := b.store(ctx, beforeCut); err != nil {
+		if err := b.store(ctx, beforeCut); err != nil && !(errors.Is(err, blobstore.ErrQuota) && b.canCut()) {
 			return blobstore.Attr{}, err
 		}
 	}
@@ -368,6 +369,13 @@ func (b *blob) setAttr(ctx context.Context, change blobstore.AttrChange) (blobst
 	b.loaded, b.number, b.stored, b.storedMtime = true, r.blob, r.attr.Size, r.attr.MtimeNs
 	b.attr = b.withPending(r.attr)
 	return b.attr, nil
+}
+
+// canCut says whether the database has the file, so that it can be cut there though what is pending can't be stored.
+func (b *blob) canCut() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.making == nil && b.lost == nil
 }
 
 // land waits until nothing is on its way to the database, and returns with mu locked, unless it returns an error.
