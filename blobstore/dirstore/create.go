@@ -38,7 +38,7 @@ func (d *Drive) Create(ctx context.Context, parent blobstore.Ino, name string, n
 	// Another program may take away what was there before it can be opened; not for ever, though.
 	const attempts = 100
 	for range attempts {
-		fd, err := d.makeFile(folder, name, accessMode(flags), node, &st)
+		fd, err := d.making(ctx, folder, name, func() (*descriptor, error) { return d.makeFile(folder, name, accessMode(flags), node, &st) })
 		created = err == nil
 		if errors.Is(err, unix.EEXIST) && !flags.Has(blobstore.OpenExclusive) {
 			fd, err = d.openThere(folder, name, flags, &st)
@@ -51,7 +51,7 @@ func (d *Drive) Create(ctx context.Context, parent blobstore.Ino, name string, n
 		}
 		f := &file{drive: d, d: fd, flags: flags}
 		d.enter(place{p, name}, &st, f)
-		return f, d.attr(&st), created, nil
+		return d.shown(ctx, f), d.attr(&st), created, nil
 	}
 	return nil, attr, false, blobstore.ErrBusy
 }
@@ -73,16 +73,16 @@ func (d *Drive) Make(ctx context.Context, parent blobstore.Ino, name string, nod
 	d.changed.Store(true)
 
 	var st unix.Statx_t
-	var made *descriptor
-	if node.Mode&unix.S_IFMT == unix.S_IFREG {
-		made, err = d.makeFile(folder, name, unix.O_WRONLY, node, &st)
-	} else {
-		made, err = d.makeOther(folder, name, node, &st)
-	}
+	fd, err := d.making(ctx, folder, name, func() (*descriptor, error) {
+		if node.Mode&unix.S_IFMT == unix.S_IFREG {
+			return d.makeFile(folder, name, unix.O_WRONLY, node, &st)
+		}
+		return d.makeOther(folder, name, node, &st)
+	})
 	if err != nil {
 		return attr, err
 	}
-	defer made.release()
+	defer fd.release()
 	d.enter(place{p, name}, &st, nil)
 	return d.attr(&st), nil
 }

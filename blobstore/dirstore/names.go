@@ -77,6 +77,7 @@ func (d *Drive) remove(ctx context.Context, parent blobstore.Ino, name string, f
 	if err := retry(func() error { return unix.Unlinkat(folder.fd, name, flags) }); err != nil {
 		return err
 	}
+	d.nameless(ctx, &st)
 	d.moved(&st, place{p, name}, nil)
 	return nil
 }
@@ -138,6 +139,7 @@ func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) (err error) {
 	case op.Mode == blobstore.RenameExchange:
 		d.moved(&there, newPlace, &oldPlace)
 	default:
+		d.nameless(ctx, &there)
 		d.moved(&there, newPlace, nil)
 	}
 	d.moved(&moving, oldPlace, &newPlace)
