@@ -122,8 +122,8 @@ func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) (err error) {
 	}
 	replaced := d.statAt(toFolder, op.NewName, &there) == nil
 	d.changed.Store(true)
-	err = retry(func() error {
-		return unix.Renameat2(fromFolder.fd, op.Name, toFolder.fd, op.NewName, flags)
+	err = d.moving(ctx, func() error {
+		return retry(func() error { return unix.Renameat2(fromFolder.fd, op.Name, toFolder.fd, op.NewName, flags) })
 	})
 	if errors.Is(err, unix.EEXIST) && op.Mode == blobstore.RenameReplace {
 		return blobstore.ErrNotEmpty // as some file systems say it, rename(2)

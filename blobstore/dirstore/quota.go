@@ -41,7 +41,7 @@ const (
 	limitsLast   = time.Second      // how long a drive goes by the limits that it knows
 	recountEvery = 10 * time.Minute // how often what a limited drive holds is counted anew
 	recountPause = 10 * time.Second // how long after a count one is made because something was refused
-	recountTries = 3                // a drive that changes all the time is not counted anew
+	recountTries = 5                // a drive that changes all the time is not counted anew
 )
 
 // quotas is a store's quotaFile, opened when it is first needed.
@@ -344,6 +344,7 @@ type allowance struct {
 
 	changes sync.RWMutex    // shared by who changes what the drive holds, from charging it until it is known what was added
 	earlier atomic.Int64    // bytes by which what was charged differs from what was added
+	moved   atomic.Uint64   // counts renames
 	orphans map[*node]bool  // open here, and removed here: what they hold goes when they are closed; guarded by Drive.mu
 	life    context.Context // ends with the drive
 	stop    context.CancelFunc
@@ -613,6 +614,17 @@ func (d *Drive) nameless(ctx context.Context, st *unix.Statx_t) {
 	}
 }
 
+// moving renames: who counts the drive meanwhile may find what moves twice, or not at all, and is to know.
+func (d *Drive) moving(ctx context.Context, rename func() error) error {
+	if !d.isLimited(ctx) {
+		return rename()
+	}
+	d.quota.changes.RLock()
+	defer d.quota.changes.RUnlock()
+	d.quota.moved.Add(1)
+	return rename()
+}
+
 func (d *Drive) isOrphan(n *node) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -654,12 +666,15 @@ func (d *Drive) recountOften() {
 	}
 }
 
-// recount counts anew, unless the drive changes all the time.
+// recount counts anew, unless the drive changes all the time. A difference has to be found twice: another program may have moved things meanwhile.
 func (d *Drive) recount(ctx context.Context) error {
+	var last [2]int64
+	found := false
 	for range recountTries {
 		d.quota.changes.Lock()
 		d.settleQuota(ctx)
 		before, is, err := d.store.quotas.of(ctx, d.name)
+		moved := d.quota.moved.Load()
 		d.quota.changes.Unlock()
 		if err != nil || !is {
 			return err
@@ -674,7 +689,11 @@ func (d *Drive) recount(ctx context.Context) error {
 		if open || bytes == before.bytes && files == before.files {
 			return nil
 		}
-		done, err := d.recounted(ctx, before.change, bytes, files)
+		if now := [2]int64{bytes - before.bytes, files - before.files}; !found || now != last {
+			last, found = now, true
+			continue
+		}
+		done, err := d.recounted(ctx, before.change, moved, bytes, files)
 		if done || err != nil {
 			return err
 		}
@@ -682,10 +701,11 @@ func (d *Drive) recount(ctx context.Context) error {
 	return nil
 }
 
-func (d *Drive) recounted(ctx context.Context, changes, bytes, files int64) (bool, error) {
+// recounted takes what was counted for what the drive holds, if nothing has changed since.
+func (d *Drive) recounted(ctx context.Context, changes int64, moved uint64, bytes, files int64) (bool, error) {
 	d.quota.changes.Lock()
 	defer d.quota.changes.Unlock()
-	if d.quota.earlier.Load() != 0 {
+	if d.quota.earlier.Load() != 0 || d.quota.moved.Load() != moved {
 		return false, nil
 	}
 	db, err := d.store.quotas.open(ctx, false)
