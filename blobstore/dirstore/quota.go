@@ -231,7 +231,7 @@ func (s *Store) setQuota(ctx context.Context, drive blobstore.DriveName, maxByte
 			err = fmt.Errorf("dirstore: set the quota of %q: %w", drive, sentinel(err))
 		}
 	}()
-	if maxBytes < 0 || maxFiles < 0 {
+	if maxBytes < blobstore.KeepLimit || maxFiles < blobstore.KeepLimit {
 		return blobstore.ErrInvalid
 	}
 	if auth.UserID(drive).Check() != nil {
@@ -242,28 +242,27 @@ func (s *Store) setQuota(ctx context.Context, drive blobstore.DriveName, maxByte
 		return err
 	}
 	_ = unix.Close(fd)
-	none := maxBytes == 0 && maxFiles == 0
-	db, err := s.quotas.open(ctx, !none)
+	limits := max(maxBytes, 0) > 0 || max(maxFiles, 0) > 0
+	db, err := s.quotas.open(ctx, limits)
 	if err != nil || db == nil {
 		return err
 	}
-	if none {
-		_, err := db.ExecContext(ctx, "delete from quotas where drive = ?", string(drive))
-		return err
-	}
-	result, err := db.ExecContext(ctx, "update quotas set max_bytes = ?, max_files = ? where drive = ?", maxBytes, maxFiles, string(drive))
+	result, err := db.ExecContext(ctx, `update quotas set max_bytes = case ?1 when -1 then max_bytes else ?1 end, max_files = case ?2 when -1 then max_files else ?2 end
+		where drive = ?3`, maxBytes, maxFiles, string(drive))
 	if err != nil {
 		return err
 	}
-	if n, err := result.RowsAffected(); n > 0 || err != nil {
-		return err
+	n, err := result.RowsAffected()
+	if err == nil && n == 0 && limits {
+		var bytes, files int64
+		if bytes, files, err = s.count(ctx, string(drive)); err == nil {
+			_, err = db.ExecContext(ctx, `insert into quotas values (?, ?, ?, ?, ?, 0)
+				on conflict do update set max_bytes = excluded.max_bytes, max_files = excluded.max_files`, string(drive), max(maxBytes, 0), max(maxFiles, 0), bytes, files)
+		}
 	}
-	bytes, files, err := s.count(ctx, string(drive))
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = db.ExecContext(ctx, "delete from quotas where drive = ? and max_bytes = 0 and max_files = 0", string(drive))
 	}
-	_, err = db.ExecContext(ctx, `insert into quotas values (?, ?, ?, ?, ?, 0)
-		on conflict do update set max_bytes = excluded.max_bytes, max_files = excluded.max_files`, string(drive), maxBytes, maxFiles, bytes, files)
 	return err
 }
 

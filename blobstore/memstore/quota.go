@@ -44,12 +44,17 @@ func (s *Store) SetQuota(ctx context.Context, session auth.Session, name blobsto
 		err = blobstore.ErrAccess
 	case d == nil:
 		err = blobstore.ErrNotExist
-	case maxBytes < 0 || maxFiles < 0:
+	case maxBytes < blobstore.KeepLimit || maxFiles < blobstore.KeepLimit:
 		err = blobstore.ErrInvalid
 	default:
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		d.maxBytes, d.maxFiles = maxBytes, maxFiles
+		if maxBytes != blobstore.KeepLimit {
+			d.maxBytes = maxBytes
+		}
+		if maxFiles != blobstore.KeepLimit {
+			d.maxFiles = maxFiles
+		}
 		return nil
 	}
 	return fmt.Errorf("set the quota of %q: %w", name, err)

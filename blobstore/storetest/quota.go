@@ -24,12 +24,15 @@ var quotaTests = []test{
 		w.gives(quotas.SetQuota(w.ctx, auth.Session{}, "alice", 1, 1), auth.ErrInvalid, "set a quota as nobody")
 		w.gives(quotas.SetQuota(w.ctx, w.Admin(), "nobody", 1, 1), blobstore.ErrNotExist, "set the quota of no drive")
 		w.gives(quotas.SetQuota(w.ctx, w.Admin(), "../alice", 1, 1), blobstore.ErrNotExist, "set the quota of no drive")
-		w.gives(quotas.SetQuota(w.ctx, w.Admin(), "alice", -1, 1), blobstore.ErrInvalid, "set a quota below 0")
-		w.gives(quotas.SetQuota(w.ctx, w.Admin(), "alice", 1, -1), blobstore.ErrInvalid, "set a quota below 0")
+		w.gives(quotas.SetQuota(w.ctx, w.Admin(), "alice", -2, 1), blobstore.ErrInvalid, "set a quota below 0")
+		w.gives(quotas.SetQuota(w.ctx, w.Admin(), "alice", 1, -2), blobstore.ErrInvalid, "set a quota below 0")
 		_, err := quotas.Quotas(w.ctx, auth.Guest())
 		w.gives(err, blobstore.ErrAccess, "list quotas as a guest")
 
-		w.limit("alice", 10*w.Hole, 20)
+		w.limit("alice", 5*w.Hole, 20)
+		w.ok(quotas.SetQuota(w.ctx, w.Admin(), "alice", 10*w.Hole, blobstore.KeepLimit), "set one limit")
+		w.ok(quotas.SetQuota(w.ctx, w.Admin(), "bob", blobstore.KeepLimit, 0), "leave no limit as it is")
+		w.limited(10*w.Hole, 20)
 		w.mkfile(root, "a", strings.Repeat("a", int(w.Hole)))
 		w.mkdir(root, "folder")
 		want := blobstore.Quota{Drive: "alice", Owner: "alice", MaxBytes: 10 * w.Hole, MaxFiles: 20, UsedBytes: w.Hole, UsedFiles: 2}

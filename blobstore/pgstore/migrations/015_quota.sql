@@ -44,7 +44,7 @@ revoke all on function mediafs.check_quota() from public;
 create constraint trigger quota after update on mediafs.usage deferrable initially deferred
 	for each row when (new.limited and (new.bytes > old.bytes or new.nodes > old.nodes)) execute function mediafs.check_quota();
 
--- Sets the limits of a drive by its name. It waits for those who have added to the drive and not committed: they did not look.
+-- Sets the limits of a drive by its name; -1 leaves one as it is (blobstore.KeepLimit). It waits for those who have added to the drive and not committed: they did not look.
 create function mediafs.limit_drive(p_name text, p_max_bytes bigint, p_max_nodes bigint) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -53,12 +53,15 @@ begin
 	select d.drive_id into v_drive from mediafs.drives d where d.owner = p_name or p_name = 'public' and d.drive_id = 1048575;
 	if not found then
 		raise exception 'mediafs: there is no drive %', quote_literal(p_name) using errcode = 'MF404';
-	elsif p_max_bytes < 0 or p_max_nodes < 0 then
+	elsif p_max_bytes < -1 or p_max_nodes < -1 then
 		raise exception 'mediafs: a limit is 0 or more' using errcode = 'MF022';
 	end if;
 	perform from mediafs.usage u where u.drive_id = v_drive order by u.slot for update;
-	update mediafs.usage u set limited = p_max_bytes > 0 or p_max_nodes > 0 where u.drive_id = v_drive;
-	update mediafs.drives d set max_bytes = p_max_bytes, max_nodes = p_max_nodes where d.drive_id = v_drive;
+	update mediafs.drives d
+		set max_bytes = case p_max_bytes when -1 then d.max_bytes else p_max_bytes end,
+			max_nodes = case p_max_nodes when -1 then d.max_nodes else p_max_nodes end
+		where d.drive_id = v_drive;
+	update mediafs.usage u set limited = d.max_bytes > 0 or d.max_nodes > 0 from mediafs.drives d where u.drive_id = v_drive and d.drive_id = v_drive;
 end $$;
 revoke all on function mediafs.limit_drive(text, bigint, bigint) from public;
 
