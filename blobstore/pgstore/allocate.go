@@ -56,7 +56,7 @@ func (b *blob) alone(ctx context.Context, change func(number int64) (row, error)
 		return err
 	}
 	b.stored = r.attr.Size
-	b.attr = b.withPending(r.attr)
+	b.become(r.attr)
 	return nil
 }
 

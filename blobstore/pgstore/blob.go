@@ -196,8 +196,17 @@ func (b *blob) learn(r row) {
 		b.version++
 		b.foreign++
 	}
+	b.become(r.attr)
 	b.loaded, b.number, b.stored, b.storedMtime = true, r.blob, r.attr.Size, r.attr.MtimeNs
-	b.attr = b.withPending(r.attr)
+}
+
+// become takes in the attributes of an answer of the database, which may be of before an unlink whose answer came first: a node that has lost its last name
+// never gets one again. With mu.
+func (b *blob) become(attr blobstore.Attr) {
+	if b.loaded && b.attr.Nlink == 0 {
+		attr.Nlink = 0
+	}
+	b.attr = b.withPending(attr)
 }
 
 // withPending puts what is pending on top of a node as the database has it. With mu.
@@ -366,8 +375,8 @@ func (b *blob) setAttr(ctx context.Context, change blobstore.AttrChange) (blobst
 	if resize || change.Set.Has(blobstore.SetMtime) {
 		b.mtimePending = false // the change has decided what mtime is
 	}
+	b.become(r.attr)
 	b.loaded, b.number, b.stored, b.storedMtime = true, r.blob, r.attr.Size, r.attr.MtimeNs
-	b.attr = b.withPending(r.attr)
 	return b.attr, nil
 }
 
