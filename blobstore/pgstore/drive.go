@@ -142,7 +142,8 @@ func (d *Drive) Close(ctx context.Context) error {
 	var errs []error
 	storing, stop := blobstore.UntilStalled(ctx, d)
 	for _, b := range d.pendingBlobs() {
-		if err := b.store(storing, everything); err != nil {
+		err := b.store(storing, everything)
+		if nameless, lost := b.isNameless(); err != nil && (!nameless || lost != nil) { // what has no name any more need not be stored
 			errs = append(errs, err)
 		}
 	}

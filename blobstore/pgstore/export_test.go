@@ -31,6 +31,9 @@ func (f *File) HearAgain(attr blobstore.Attr) {
 	f.blob.learn(row{attr: attr, blob: f.blob.number})
 }
 
+// AskQuota has the drive hear of its quota now.
+func (d *Drive) AskQuota(ctx context.Context) error { return d.askQuota(ctx) }
+
 // Die is what the machine knows of a mount that is killed.
 func (d *Drive) Die() { d.spool.die(false) }
 

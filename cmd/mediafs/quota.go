@@ -139,7 +139,7 @@ func (q quotaAccess) failed(address storeAddress, what string, err error) error 
 	f.hide = address.secrets()
 	switch {
 	case errors.Is(err, blobstore.ErrNotExist):
-		f.why, f.way = errors.New("there is no such drive"), "see `mediafs quota`; a drive is made when its user first mounts it"
+		f.what, f.why, f.way = what, errors.New("there is no such drive"), "see `mediafs quota`; a drive is made when its user first mounts it"
 	case errors.Is(err, pgstore.ErrPrivilege) || errors.Is(err, os.ErrPermission) || errors.Is(err, blobstore.ErrAccess):
 		f.way = q.way
 	}
