@@ -118,10 +118,13 @@ type Quotas interface {
 	// Quotas gives what drives may hold and do: of all drives to an admin, by name, of their own to a user.
 	Quotas(ctx context.Context, session auth.Session) ([]Quota, error)
 
-	// SetQuota sets the limits of a drive; 0 takes one away. A drive that holds more already can only shrink. ErrAccess unless the session is an
-	// admin's, ErrNotExist if there is no such drive, ErrInvalid below 0.
+	// SetQuota sets the limits of a drive; 0 takes one away, KeepLimit leaves it as it is. A drive that holds more already can only shrink. ErrAccess
+	// unless the session is an admin's, ErrNotExist if there is no such drive, ErrInvalid for another number below 0.
 	SetQuota(ctx context.Context, session auth.Session, drive DriveName, maxBytes, maxFiles int64) error
 }
+
+// KeepLimit is a limit that is not to be changed.
+const KeepLimit = -1
 
 // What is known of an asset, read as extended attributes and listed with them. XattrJob can be set and removed, the others not (ErrPermission). Each
 // is there once it is known. A folder has XattrJob alone: what is made in it takes its job.

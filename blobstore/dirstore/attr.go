@@ -75,6 +75,10 @@ func (d *Drive) SetAttr(ctx context.Context, ino blobstore.Ino, change blobstore
 		if err := d.setSize(n, fd, uint32(st.Mode), change.Size); err != nil {
 			return attr, err
 		}
+		if st.Nlink > 0 || d.isOrphan(n) {
+			d.changedFrom(&st, fd.fd, 0)
+		}
+		d.settleQuota(ctx)
 	}
 	if err := setOwner(fd, &st, change); err != nil {
 		return attr, err

@@ -42,7 +42,7 @@ func (d *Drive) Create(ctx context.Context, parent blobstore.Ino, name string, n
 		if flags.Has(blobstore.OpenNoAtime) {
 			access |= unix.O_NOATIME // which whoever makes a file may ask for
 		}
-		fd, err := d.makeFile(folder, name, access, node, &st)
+		fd, err := d.making(ctx, folder, name, func() (*descriptor, error) { return d.makeFile(folder, name, access, node, &st) })
 		created = err == nil
 		if errors.Is(err, unix.EEXIST) && !flags.Has(blobstore.OpenExclusive) {
 			fd, err = d.openThere(folder, name, flags, &st)
@@ -55,7 +55,7 @@ func (d *Drive) Create(ctx context.Context, parent blobstore.Ino, name string, n
 		}
 		f := &file{drive: d, d: fd, flags: flags}
 		d.enter(place{p, name}, &st, f)
-		return f, d.attr(&st), created, nil
+		return d.shown(ctx, f), d.attr(&st), created, nil
 	}
 	return nil, attr, false, blobstore.ErrBusy
 }
@@ -77,16 +77,16 @@ func (d *Drive) Make(ctx context.Context, parent blobstore.Ino, name string, nod
 	d.changed.Store(true)
 
 	var st unix.Statx_t
-	var made *descriptor
-	if node.Mode&unix.S_IFMT == unix.S_IFREG {
-		made, err = d.makeFile(folder, name, unix.O_WRONLY, node, &st)
-	} else {
-		made, err = d.makeOther(folder, name, node, &st)
-	}
+	fd, err := d.making(ctx, folder, name, func() (*descriptor, error) {
+		if node.Mode&unix.S_IFMT == unix.S_IFREG {
+			return d.makeFile(folder, name, unix.O_WRONLY, node, &st)
+		}
+		return d.makeOther(folder, name, node, &st)
+	})
 	if err != nil {
 		return attr, err
 	}
-	defer made.release()
+	defer fd.release()
 	d.enter(place{p, name}, &st, nil)
 	return d.attr(&st), nil
 }

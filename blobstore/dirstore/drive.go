@@ -29,6 +29,7 @@ type Drive struct {
 	root     *node
 	session  atomic.Pointer[auth.Session]
 	scribe   *scribe
+	quota    allowance
 
 	changed atomic.Bool // something was, or may have been, written through this drive
 	closed  atomic.Bool
@@ -71,6 +72,7 @@ func newDrive(s *Store, name string, id blobstore.DriveID, top *descriptor, st *
 	d.root.refs = 1 // the drive's
 	d.nodes[blobstore.RootIno] = d.root
 	s.folders.put(d.root, top, time.Now())
+	d.quota.begin()
 	return d
 }
 
@@ -112,7 +114,7 @@ func (d *Drive) number(n *node) blobstore.Ino { return d.ino(n.id.number) }
 // changing is what a change of a node's attributes holds.
 func (d *Drive) changing(n *node) *sync.Mutex { return &d.changes[n.id.number%uint64(len(d.changes))] }
 
-// Usage is how full the file system is that the drive is on.
+// Usage is how full the file system is that the drive is on, and within that, what the drive's quota has left.
 func (d *Drive) Usage(ctx context.Context) (usage blobstore.Usage, err error) {
 	defer wrap("usage", blobstore.RootIno, &err)
 	if ctx.Err() != nil {
@@ -128,12 +130,12 @@ func (d *Drive) Usage(ctx context.Context) (usage blobstore.Usage, err error) {
 		return usage, err
 	}
 	block := int64(st.Frsize) //nolint:unconvert // narrower on other machines
-	return blobstore.Usage{
+	return d.usageWithin(ctx, blobstore.Usage{
 		TotalBytes: int64(st.Blocks) * block,
 		FreeBytes:  int64(st.Bavail) * block, // without what is set aside for root
 		TotalFiles: int64(st.Files),
 		FreeFiles:  int64(st.Ffree),
-	}, nil
+	})
 }
 
 // Close writes what was changed to the disk and lets the drive go. Closing a file does not do that (see file.Flush), so
@@ -144,6 +146,7 @@ func (d *Drive) Close(ctx context.Context) (err error) {
 		return nil
 	}
 	d.endRecording(ctx)
+	d.quota.end()
 	err = d.sync(ctx)
 	d.mu.Lock()
 	nodes := d.nodes
@@ -158,6 +161,7 @@ func (d *Drive) Close(ctx context.Context) (err error) {
 	for _, f := range files {
 		err = errors.Join(err, f.Close())
 	}
+	d.settleQuota(ctx)
 	for _, n := range nodes {
 		if fd := d.store.folders.remove(n, true); fd != nil {
 			fd.release()

@@ -61,7 +61,7 @@ func (d *Drive) Open(ctx context.Context, ino blobstore.Ino, flags blobstore.Ope
 	n.refs++
 	n.opened(f)
 	d.mu.Unlock()
-	return f, nil
+	return d.shown(ctx, f), nil
 }
 
 // openThere opens an entry that Create has found to be there.
@@ -116,6 +116,9 @@ func (d *Drive) reopen(at *descriptor, st *unix.Statx_t, flags blobstore.OpenFla
 	if flags.Has(blobstore.OpenWrite) || flags.Has(blobstore.OpenTruncate) {
 		d.changed.Store(true)
 	}
+	if flags.Has(blobstore.OpenTruncate) && st.Nlink > 0 {
+		d.changedFrom(st, fd, 0)
+	}
 	return newDescriptor(fd), nil
 }
 
@@ -160,7 +163,7 @@ func (f *file) ReadAt(ctx context.Context, p []byte, off int64) (n int, err erro
 	return n, nil
 }
 
-// WriteAt writes all of p, or tells how much was written before the error.
+// WriteAt writes all of p, or as much as the drive's quota has room for, or tells how much was written before the error.
 func (f *file) WriteAt(ctx context.Context, p []byte, off int64) (n int, err error) {
 	defer wrap("write", f.drive.number(f.node), &err)
 	fd, err := f.use(ctx)
@@ -171,17 +174,20 @@ func (f *file) WriteAt(ctx context.Context, p []byte, off int64) (n int, err err
 	if err := checkRange(off, int64(len(p))); err != nil {
 		return 0, err
 	}
-	for n < len(p) {
-		got, err := unix.Pwrite(fd.fd, p[n:], off+int64(n))
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return n, err
-		default:
-			n += got
+	err = f.growing(ctx, fd, off, int64(len(p)), func(most int64) error {
+		for n < int(most) {
+			got, err := unix.Pwrite(fd.fd, p[n:most], off+int64(n))
+			switch {
+			case errors.Is(err, unix.EINTR):
+			case err != nil:
+				return err
+			default:
+				n += got
+			}
 		}
-	}
-	return n, nil
+		return nil
+	})
+	return n, err
 }
 
 // checkRange gives the error of bytes that no file can hold.
@@ -216,6 +222,7 @@ func (f *file) Flush(ctx context.Context) (err error) {
 		return err
 	}
 	fd.release()
+	f.drive.settleQuota(ctx)
 	return nil
 }
 
@@ -240,7 +247,8 @@ func (f *file) Allocate(ctx context.Context, mode blobstore.AllocateMode, off, n
 		return err
 	}
 	defer fd.release()
-	return retry(func() error { return unix.Fallocate(fd.fd, flags, off, n) })
+	allocate := func() error { return retry(func() error { return unix.Fallocate(fd.fd, flags, off, n) }) }
+	return f.allocating(ctx, fd, mode, off, n, allocate)
 }
 
 // Seek is lseek(2), whose only other effect, on the position of the descriptor, means nothing here.
@@ -269,7 +277,14 @@ func (f *file) Close() (err error) {
 	d, n := f.drive, f.node
 	d.mu.Lock()
 	n.closed(f)
+	last := n.files == nil && d.quota.orphans[n]
+	if last {
+		delete(d.quota.orphans, n)
+	}
 	d.mu.Unlock()
+	if last {
+		d.buried(f.d)
+	}
 	err = f.d.close()
 	d.drop(n)
 	return err
@@ -277,8 +292,8 @@ func (f *file) Close() (err error) {
 
 // CopyRange is copy_file_range(2).
 func (d *Drive) CopyRange(ctx context.Context, src blobstore.File, srcOff int64, dst blobstore.File, dstOff, n int64) (copied int64, err error) {
-	from, fromOurs := src.(*file)
-	to, toOurs := dst.(*file)
+	from, fromOurs := ownFile(src)
+	to, toOurs := ownFile(dst)
 	if !fromOurs || !toOurs || from.drive != d || to.drive != d {
 		return 0, blobstore.ErrCrossDevice
 	}
@@ -308,17 +323,20 @@ func (d *Drive) CopyRange(ctx context.Context, src blobstore.File, srcOff int64,
 	if from.node == to.node && srcOff < dstOff+n && dstOff < srcOff+n {
 		return 0, blobstore.ErrInvalid
 	}
-	for copied < n {
-		got, err := copySome(ctx, in, out, srcOff+copied, dstOff+copied, n-copied)
-		if err != nil && copied == 0 {
-			return 0, err
+	err = to.growing(ctx, out, dstOff, n, func(most int64) error {
+		for copied < most {
+			got, err := copySome(ctx, in, out, srcOff+copied, dstOff+copied, most-copied)
+			if err != nil && copied == 0 {
+				return err
+			}
+			if err != nil || got == 0 {
+				break // what was copied counts; the caller meets the error when it goes on
+			}
+			copied += int64(got)
 		}
-		if err != nil || got == 0 {
-			break // what was copied counts; the caller meets the error when it goes on
-		}
-		copied += int64(got)
-	}
-	return copied, nil
+		return nil
+	})
+	return copied, err
 }
 
 // copySome copies as much as may go on while nobody asks whether the context has ended.

@@ -133,28 +133,37 @@ func (x *index) open(ctx context.Context) error {
 	if x.db != nil {
 		return nil
 	}
-	if err := x.makeFile(); err != nil {
-		return err
-	}
-	dsn := url.URL{Scheme: "file", Path: x.path, RawQuery: url.Values{
-		"_pragma": {"busy_timeout(5000)", "journal_mode(wal)", "synchronous(normal)", "cache_size(-512)"},
-		"_txlock": {"immediate"},
-	}.Encode()}
-	db, err := sql.Open("sqlite", dsn.String())
+	db, err := openDatabase(ctx, x.path, prepareIndex)
 	if err != nil {
 		return err
-	}
-	db.SetMaxOpenConns(1)
-	if err := prepareIndex(ctx, db); err != nil {
-		return errors.Join(err, db.Close())
 	}
 	x.db = db
 	return nil
 }
 
-// makeFile sees to it that the file is there, owned as the folder it is in: whoever runs the web application may run mediafs too.
-func (x *index) makeFile() error {
-	f, err := os.OpenFile(x.path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+// openDatabase opens an SQLite database that several processes use at once, and makes its file the first time.
+func openDatabase(ctx context.Context, path string, prepare func(context.Context, *sql.DB) error) (*sql.DB, error) {
+	if err := makeDatabaseFile(path); err != nil {
+		return nil, err
+	}
+	dsn := url.URL{Scheme: "file", Path: path, RawQuery: url.Values{
+		"_pragma": {"busy_timeout(5000)", "journal_mode(wal)", "synchronous(normal)", "cache_size(-512)"},
+		"_txlock": {"immediate"},
+	}.Encode()}
+	db, err := sql.Open("sqlite", dsn.String())
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(1)
+	if err := prepare(ctx, db); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+// makeDatabaseFile sees to it that the file is there, owned as the folder it is in: whoever runs the web application may run mediafs too.
+func makeDatabaseFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
@@ -163,7 +172,7 @@ func (x *index) makeFile() error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	if err := unix.Stat(filepath.Dir(x.path), &folder); err != nil {
+	if err := unix.Stat(filepath.Dir(path), &folder); err != nil {
 		return err
 	}
 	return f.Chown(int(folder.Uid), int(folder.Gid))

@@ -77,6 +77,7 @@ func (d *Drive) remove(ctx context.Context, parent blobstore.Ino, name string, f
 	if err := retry(func() error { return unix.Unlinkat(folder.fd, name, flags) }); err != nil {
 		return err
 	}
+	d.nameless(ctx, &st)
 	d.moved(&st, place{p, name}, nil)
 	return nil
 }
@@ -121,8 +122,8 @@ func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) (err error) {
 	}
 	replaced := d.statAt(toFolder, op.NewName, &there) == nil
 	d.changed.Store(true)
-	err = retry(func() error {
-		return unix.Renameat2(fromFolder.fd, op.Name, toFolder.fd, op.NewName, flags)
+	err = d.moving(ctx, func() error {
+		return retry(func() error { return unix.Renameat2(fromFolder.fd, op.Name, toFolder.fd, op.NewName, flags) })
 	})
 	if errors.Is(err, unix.EEXIST) && op.Mode == blobstore.RenameReplace {
 		return blobstore.ErrNotEmpty // as some file systems say it, rename(2)
@@ -138,6 +139,7 @@ func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) (err error) {
 	case op.Mode == blobstore.RenameExchange:
 		d.moved(&there, newPlace, &oldPlace)
 	default:
+		d.nameless(ctx, &there)
 		d.moved(&there, newPlace, nil)
 	}
 	d.moved(&moving, oldPlace, &newPlace)

@@ -74,11 +74,14 @@ func (f *file) WriteAt(ctx context.Context, p []byte, off int64) (n int, err err
 		if err := checkRange(off, int64(len(p))); err != nil {
 			return err
 		}
-		if len(p) > 0 {
-			f.node.content.writeAt(p, off)
+		room, err := f.drive.room(&f.node.content, off, int64(len(p)))
+		if err != nil {
+			return err
+		}
+		if n = int(room); n > 0 {
+			f.node.content.writeAt(p[:n], off)
 			f.node.modified()
 		}
-		n = len(p)
 		return nil
 	})
 	return n, err
@@ -146,6 +149,11 @@ func (d *drive) CopyRange(
 		}
 		if from.node == to.node && srcOff < dstOff+n && dstOff < srcOff+n {
 			return blobstore.ErrInvalid
+		}
+		// Holes are copied as holes, and yet counted here as what could be written: a little less is copied than could be at the limit.
+		n, err := d.room(&to.node.content, dstOff, n)
+		if err != nil {
+			return err
 		}
 		if n > 0 {
 			to.node.content.copyFrom(&from.node.content, srcOff, dstOff, n)

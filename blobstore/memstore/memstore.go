@@ -4,6 +4,7 @@
 package memstore
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -18,7 +19,7 @@ import (
 	"mediafs/blobstore/locktable"
 )
 
-// What Usage shows a drive to have room for. Nothing holds a drive to it.
+// What Usage shows a drive without a quota to have room for. Nothing holds it to that.
 const (
 	totalBytes = 1 << 50
 	totalFiles = 1 << 32
@@ -196,6 +197,8 @@ type drive struct {
 	position uint64        // the last position that was given to an entry
 	audit    []blobstore.AuditRecord
 
+	maxBytes, maxFiles int64 // 0: no limit
+
 	locks    locktable.Table
 	attached atomic.Uint64 // counts attachments
 }
@@ -227,12 +230,8 @@ func (d *drive) Owner() (uid, gid uint32) { return 0, 0 }
 // Usage counts what is held, so it costs as much as the drive is large.
 func (d *drive) Usage(ctx context.Context) (u blobstore.Usage, err error) {
 	err = d.do(ctx, "usage", blobstore.RootIno, func() error {
-		u = blobstore.Usage{TotalBytes: totalBytes, FreeBytes: totalBytes, TotalFiles: totalFiles}
-		for _, n := range d.nodes {
-			u.FreeBytes -= n.stat().Allocated
-		}
-		u.FreeBytes = max(u.FreeBytes, 0)
-		u.FreeFiles = totalFiles - int64(len(d.nodes))
+		u = blobstore.Usage{TotalBytes: cmp.Or(d.maxBytes, totalBytes), TotalFiles: cmp.Or(d.maxFiles, totalFiles)}
+		u.FreeBytes, u.FreeFiles = max(u.TotalBytes-d.usedBytes(), 0), max(u.TotalFiles-d.usedFiles(), 0)
 		return nil
 	})
 	return u, err

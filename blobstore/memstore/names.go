@@ -100,6 +100,9 @@ func (d *drive) make(parent *node, name string, what blobstore.NewNode) (*node, 
 	if parent.removed() {
 		return nil, blobstore.ErrNotExist
 	}
+	if d.maxFiles > 0 && d.usedFiles() >= d.maxFiles {
+		return nil, blobstore.ErrQuota
+	}
 	n := d.newNode(what, parent)
 	if !n.attr.IsDir() {
 		n.attr.Nlink = 1

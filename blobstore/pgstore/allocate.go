@@ -56,7 +56,7 @@ func (b *blob) alone(ctx context.Context, change func(number int64) (row, error)
 		return err
 	}
 	b.stored = r.attr.Size
-	b.attr = b.withPending(r.attr)
+	b.become(r.attr)
 	return nil
 }
 
@@ -111,6 +111,12 @@ func (d *Drive) CopyRange(ctx context.Context, from blobstore.File, fromOff int6
 		return 0, nil
 	}
 	defer dst.changes.Add(1)
+	most := n + 2*d.chunk
+	if !d.fits(ctx, most) {
+		d.storePending(ctx) // there was room for it
+		d.quota.bytes.begun.Add(most)
+	}
+	defer d.quota.bytes.over.Add(most)
 	err := dst.blob.alone(ctx, func(int64) (row, error) {
 		return d.one(ctx, "copy", durably, "select "+attrColumns+" from mediafs.copy_range($1, $2, $3, $4, $5, $6, $7, $8) n",
 			d.id, number, fromOff, n, int64(dst.blob.ino), toOff, time.Now().UnixNano(), int32(d.chunk))

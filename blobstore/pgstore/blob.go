@@ -2,6 +2,7 @@ package pgstore
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -196,8 +197,17 @@ func (b *blob) learn(r row) {
 		b.version++
 		b.foreign++
 	}
+	b.become(r.attr)
 	b.loaded, b.number, b.stored, b.storedMtime = true, r.blob, r.attr.Size, r.attr.MtimeNs
-	b.attr = b.withPending(r.attr)
+}
+
+// become takes in the attributes of an answer of the database, which may be of before an unlink whose answer came first: a node that has lost its last name
+// never gets one again. With mu.
+func (b *blob) become(attr blobstore.Attr) {
+	if b.loaded && b.attr.Nlink == 0 {
+		attr.Nlink = 0
+	}
+	b.attr = b.withPending(attr)
 }
 
 // withPending puts what is pending on top of a node as the database has it. With mu.
@@ -351,7 +361,7 @@ func (b *blob) setAttr(ctx context.Context, change blobstore.AttrChange) (blobst
 	defer b.gate.Unlock()
 	if resize {
 		b.cut = change.Size
-		if err := b.store(ctx, beforeCut); err != nil {
+		if err := b.store(ctx, beforeCut); err != nil && !(errors.Is(err, blobstore.ErrQuota) && b.canCut()) {
 			return blobstore.Attr{}, err
 		}
 	}
@@ -387,9 +397,16 @@ func (b *blob) setAttr(ctx context.Context, change blobstore.AttrChange) (blobst
 	if resize || change.Set.Has(blobstore.SetMtime) {
 		b.mtimePending = false // the change has decided what mtime is
 	}
+	b.become(r.attr)
 	b.loaded, b.number, b.stored, b.storedMtime = true, r.blob, r.attr.Size, r.attr.MtimeNs
-	b.attr = b.withPending(r.attr)
 	return b.attr, nil
+}
+
+// canCut says whether the database has the file, so that it can be cut there though what is pending can't be stored.
+func (b *blob) canCut() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.making == nil && b.lost == nil
 }
 
 // land waits until nothing is on its way to the database, and returns with mu locked, unless it returns an error.

@@ -114,7 +114,8 @@ const checkedBlobs = `
 // as bytes: see make, drop_name and collect in migrations.
 const drivesChecked = `
 	mediafs.drives d
-	left join (select drive_id, sum(bytes) as bytes, sum(nodes) as nodes, count(*) as slots from mediafs.usage group by 1) u using (drive_id)
+	left join (select drive_id, sum(bytes) as bytes, sum(nodes) as nodes, count(*) as slots,
+		bool_and(limited) as limited, bool_and(not limited) as unlimited from mediafs.usage group by 1) u using (drive_id)
 	left join (select drive_id, count(*) filter (where ino <> 1) as nodes, bool_or(ino = 1) as root, max(greatest(ino, blob)) as top from mediafs.nodes group by 1) n using (drive_id)
 	left join (select drive_id, max(greatest(ino, parent, position)) as top from mediafs.entries group by 1) e using (drive_id)
 	left join (select b.drive_id, max(b.blob) as top, sum(b.bytes) as stored, sum(b.bytes) filter (where o.blob is not null) as bytes
@@ -131,6 +132,8 @@ var surveys = []survey{
 				"format('its usage says %s bytes, and its files have %s', coalesce(u.bytes, 0), coalesce(b.bytes, 0))"},
 			{"usage", "coalesce(u.nodes, 0) <> coalesce(n.nodes, 0)",
 				"format('its usage says %s nodes, and it has %s', coalesce(u.nodes, 0), coalesce(n.nodes, 0))"},
+			{"usage", "u.limited is distinct from (d.max_bytes > 0 or d.max_nodes > 0) or u.unlimited is distinct from (d.max_bytes = 0 and d.max_nodes = 0)",
+				"'its usage is not held to its quota as it is set'"},
 			{"numbers", "d.next_ino <= greatest(n.top, e.top, b.top, r.top)",
 				"format('the next number that it gives is %s, and %s is in use', d.next_ino, greatest(n.top, e.top, b.top, r.top))"},
 		},

@@ -35,7 +35,7 @@ type Drive struct {
 	recorder *blobstore.Recorder
 
 	numbers numbers
-	usage   usage
+	quota   *quota
 	waiters waiters
 	known   known
 	sole    *sole
@@ -81,6 +81,7 @@ func (s *Store) attach(ctx context.Context, session auth.Session, name blobstore
 		settle:  make(chan struct{}, 1),
 		known:   known{era: 1},
 		sole:    newSole(),
+		quota:   newQuota(),
 	}
 	d.known.making = &d.making
 	d.locks.table.Claim = d.claim
@@ -114,7 +115,7 @@ func (s *Store) attach(ctx context.Context, session auth.Session, name blobstore
 		err = d.arrive(ctx)
 	}
 	if err == nil {
-		err = d.usage.refresh(ctx, d)
+		err = d.askQuota(ctx)
 	}
 	if err == nil && s.spool != "" && !d.guest {
 		err = d.openSpool(ctx, session.User)
@@ -141,7 +142,8 @@ func (d *Drive) Close(ctx context.Context) error {
 	var errs []error
 	storing, stop := blobstore.UntilStalled(ctx, d)
 	for _, b := range d.pendingBlobs() {
-		if err := b.store(storing, everything); err != nil {
+		err := b.store(storing, everything)
+		if nameless, lost := b.isNameless(); err != nil && (!nameless || lost != nil) { // what has no name any more need not be stored
 			errs = append(errs, err)
 		}
 	}

@@ -37,6 +37,7 @@ var sentinels = map[string]error{
 	"MF039": blobstore.ErrNotEmpty,
 	"MF061": blobstore.ErrNoXattr,
 	"MF116": blobstore.ErrStale,
+	"MF122": blobstore.ErrQuota,
 	"MF404": blobstore.ErrNotExist,
 	"MF409": blobstore.ErrExist,
 	"23505": blobstore.ErrExist,    // unique_violation

@@ -25,6 +25,16 @@ func (d *Drive) StoreAtimes(ctx context.Context) error { return d.storeAtimes(ct
 // StoreEverything stores what is pending of a file, as the background does.
 func (f *File) StoreEverything(ctx context.Context) error { return f.blob.store(ctx, everything) }
 
+// HearAgain has an answer about the file come that is of before what happened to it since.
+func (f *File) HearAgain(attr blobstore.Attr) {
+	f.blob.mu.Lock()
+	defer f.blob.mu.Unlock()
+	f.blob.learn(row{attr: attr, blob: f.blob.number})
+}
+
+// AskQuota has the drive hear of its quota now.
+func (d *Drive) AskQuota(ctx context.Context) error { return d.askQuota(ctx) }
+
 // Die is what the machine knows of a mount that is killed.
 func (d *Drive) Die() { d.spool.die(false) }
 

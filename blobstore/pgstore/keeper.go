@@ -38,7 +38,7 @@ func (d *Drive) keep() {
 			d.attempt("collect what was removed", d.collectAll)
 		case <-ticker.C:
 			if d.guest {
-				d.attempt("refresh the usage", func(ctx context.Context) error { return d.usage.refresh(ctx, d) })
+				d.attempt("refresh the usage", d.askQuota)
 				continue
 			}
 			d.attempt("say that the mount is alive", d.beat)
@@ -54,7 +54,7 @@ func (d *Drive) keep() {
 				d.attempt("store what was kept on disk", d.replay)
 			}
 			d.attempt("collect what was removed", d.collectAll)
-			d.attempt("refresh the usage", func(ctx context.Context) error { return d.usage.refresh(ctx, d) })
+			d.attempt("refresh the usage", d.askQuota)
 		}
 	}
 }

@@ -104,13 +104,19 @@ func (d *Drive) createNew(ctx context.Context, parent blobstore.Ino, name string
 		return nil, blobstore.Attr{}, err
 	}
 	node.Mode = node.Mode&^unix.S_IFMT | unix.S_IFREG
-	if f, err := d.makeLater(ctx, blobstore.Ino(ino), parent, name, node); err != nil {
-		return nil, blobstore.Attr{}, err
-	} else if f != nil {
-		return f, f.blob.attributes(), nil
+	fits := d.beginNode()
+	if fits {
+		f, err := d.makeLater(ctx, blobstore.Ino(ino), parent, name, node)
+		if f != nil {
+			return f, f.blob.attributes(), nil
+		}
+		if err != nil {
+			d.quota.nodes.over.Add(1)
+			return nil, blobstore.Attr{}, err
+		}
 	}
 	b := d.acquire(blobstore.Ino(ino))
-	r, err := d.make(ctx, ino, parent, name, node)
+	r, err := d.makeNow(ctx, fits, ino, parent, name, node)
 	if err != nil {
 		d.release(b)
 		return nil, blobstore.Attr{}, err
@@ -136,8 +142,19 @@ func (d *Drive) Make(ctx context.Context, parent blobstore.Ino, name string, nod
 	if err != nil {
 		return blobstore.Attr{}, err
 	}
-	r, err := d.make(ctx, ino, parent, name, node)
+	r, err := d.makeNow(ctx, d.beginNode(), ino, parent, name, node)
 	return r.attr, err
+}
+
+// makeNow makes a node that is begun (quota). If it may not fit, new files that are known here alone are made before it: there was room for them.
+func (d *Drive) makeNow(ctx context.Context, fits bool, ino int64, parent blobstore.Ino, name string, node blobstore.NewNode) (row, error) {
+	defer d.quota.nodes.over.Add(1)
+	if !fits {
+		if _, err := d.settleIn(ctx, 0); err != nil {
+			return row{}, err
+		}
+	}
+	return d.make(ctx, ino, parent, name, node)
 }
 
 func (d *Drive) make(ctx context.Context, ino int64, parent blobstore.Ino, name string, node blobstore.NewNode) (row, error) {

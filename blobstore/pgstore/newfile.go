@@ -1,6 +1,7 @@
 package pgstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,7 +87,7 @@ func (m *makings) in(folder blobstore.Ino) []*blob {
 	return all
 }
 
-// makeLater makes a file that is known here alone so far, if that may be; if not, it gives nil.
+// makeLater makes a file that is known here alone so far, if that may be; if not, it gives nil. Its node is begun (quota), and over once it is made.
 func (d *Drive) makeLater(ctx context.Context, ino, parent blobstore.Ino, name string, node blobstore.NewNode) (*File, error) {
 	_, isKnown, era := d.known.find(parent, name)
 	if isKnown || !d.isSole(ctx, era) {
@@ -141,6 +142,7 @@ func (b *blob) unmake() {
 	b.mu.Unlock()
 	if to != nil {
 		b.drive.making.remove(to)
+		b.drive.quota.nodes.over.Add(1)
 		close(to.over)
 	}
 }
@@ -245,6 +247,17 @@ func (b *blob) wasMade(ctx context.Context, to *making) error {
 	default:
 		return err
 	}
+	b.unmake()
+	return err
+}
+
+// unroomed is what becomes of a new file that the drive has no room for, which was not to be foreseen. Without its bytes it may be made all the same: then it
+// is there, and its bytes are pending as those of any file; else it is lost.
+func (b *blob) unroomed(ctx context.Context, bytes bool, why error) error {
+	if bytes {
+		return cmp.Or(b.store(ctx, justMade), why)
+	}
+	err := b.lose(ctx, blobstore.ErrQuota)
 	b.unmake()
 	return err
 }

@@ -395,10 +395,12 @@ func (r *repairer) count(ctx context.Context) error {
 		`update mediafs.accounts a set drive_id = (select o.drive_id from mediafs.drives o where o.owner = a.user_id)
 			from mediafs.drives d where d.drive_id = $1 and a.drive_id = $1 and d.owner is distinct from a.user_id`,
 		`insert into mediafs.usage (drive_id, slot) select $1, s from generate_series(0, 7) s on conflict do nothing`,
-		`update mediafs.usage u set bytes = u.bytes + n.bytes - s.bytes, nodes = u.nodes + n.nodes - s.nodes
+		`update mediafs.usage u set limited = false, bytes = u.bytes + n.bytes - s.bytes, nodes = u.nodes + n.nodes - s.nodes
 			from (select sum(allocated) as bytes, count(*) filter (where ino <> 1) as nodes from mediafs.nodes where drive_id = $1) n,
 				(select sum(bytes) as bytes, sum(nodes) as nodes from mediafs.usage where drive_id = $1) s
-			where u.drive_id = $1 and u.slot = 0`)
+			where u.drive_id = $1 and u.slot = 0`,
+		`update mediafs.usage u set limited = d.max_bytes > 0 or d.max_nodes > 0 from mediafs.drives d
+			where u.drive_id = $1 and d.drive_id = $1 and u.limited <> (d.max_bytes > 0 or d.max_nodes > 0)`)
 }
 
 // appear has mounts of the drive know that another has changed it (sole.go).

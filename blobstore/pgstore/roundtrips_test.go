@@ -20,7 +20,7 @@ import (
 // the background.
 var notOfAnOperation = []string{
 	"do", "select", "set", "prepare", "--", "update drives",
-	"select hold", "select mounts", "select record", "select removable", "select collect", "select usage", "update nodes",
+	"select hold", "select mounts usage drives", "select record", "select removable", "select collect", "select usage drives", "update nodes",
 }
 
 // What each operation of a drive costs, whatever goes on in the background: the rows are the numbers to change when it costs less. A mount that is the sole one

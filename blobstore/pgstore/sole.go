@@ -130,17 +130,27 @@ func (d *Drive) watchSole() {
 	}
 }
 
-// others says whether another mount may use the drive. One that has not been heard of for a minute is dead; that is believed only by who has been
+// others says whether another mount may use the drive, and finds out on the way what the drive may hold. One that has not been heard of for a minute is dead; that is believed only by who has been
 // heard of all that time, and so would have heard of it.
 func (d *Drive) others(ctx context.Context) (bool, error) {
 	others := true
+	a := d.quota.asking()
+	var used []int64
 	err := d.run(ctx, "ask for other mounts", impatient, statement{
 		sql: `select exists (select from mediafs.mounts o where o.drive_id = $1 and o.mount_id <> $2
-				and (o.seen_at >= now() - interval '60 s' or m.since >= now() - interval '60 s'))
-			from mediafs.mounts m where m.drive_id = $1 and m.mount_id = $2`,
+				and (o.seen_at >= now() - interval '60 s' or m.since >= now() - interval '60 s')),
+			d.max_bytes, d.max_nodes, case when d.max_bytes > 0 or d.max_nodes > 0 then
+				(select array[sum(u.bytes)::bigint, sum(u.nodes)::bigint] from mediafs.usage u where u.drive_id = $1) end
+			from mediafs.mounts m join mediafs.drives d on d.drive_id = $1 where m.drive_id = $1 and m.mount_id = $2`,
 		args: []any{d.id, d.mount},
-		each: func(r pgx.Rows) error { return r.Scan(&others) },
+		each: func(r pgx.Rows) error { return r.Scan(&others, &a.maxBytes, &a.maxNodes, &used) },
 	})
+	if len(used) == 2 {
+		a.bytes, a.nodes = used[0], used[1]
+		d.quota.answered(a)
+	} else if last := d.quota.last.Load(); err == nil && (last.maxBytes > 0 || last.maxNodes > 0) { // there was a limit
+		err = d.askQuota(ctx)
+	}
 	return others, err
 }
 

@@ -2,10 +2,7 @@ package pgstore
 
 import (
 	"context"
-	"sync"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"mediafs/blobstore"
 )
@@ -17,48 +14,26 @@ const (
 	driveNodes = int64(1) << 32
 )
 
-// usage is what the drive holds, as last heard.
-type usage struct {
-	mu           sync.Mutex // guards the rest
-	bytes, nodes int64
-	at           time.Time
-}
-
-func (u *usage) refresh(ctx context.Context, d *Drive) error {
-	var bytes, nodes int64
-	err := d.run(ctx, "usage", reading, statement{
-		sql:  "select coalesce(sum(bytes), 0)::bigint, coalesce(sum(nodes), 0)::bigint from mediafs.usage where drive_id = $1",
-		args: []any{d.id},
-		each: func(r pgx.Rows) error { return r.Scan(&bytes, &nodes) },
-	})
-	if err != nil {
-		return err
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.bytes, u.nodes, u.at = bytes, nodes, time.Now()
-	return nil
-}
-
 // usageAnswers is how long Usage waits for the database before it answers with what it last heard.
 const usageAnswers = 300 * time.Millisecond
 
 // Usage tells how full the drive is: as it is now if the database answers at once, else as last heard.
 func (d *Drive) Usage(ctx context.Context) (blobstore.Usage, error) {
-	d.usage.mu.Lock()
-	old := time.Since(d.usage.at) > time.Second
-	d.usage.mu.Unlock()
-	if old {
+	if time.Since(d.quota.last.Load().asked) > time.Second {
 		soon, cancel := context.WithTimeout(ctx, usageAnswers)
 		defer cancel()
-		if err := d.usage.refresh(soon, d); err != nil {
+		if err := d.askQuota(soon); err != nil {
 			d.log.Debug("the usage is as last heard", "error", err)
 		}
 	}
-	d.usage.mu.Lock()
-	defer d.usage.mu.Unlock()
-	return blobstore.Usage{
-		TotalBytes: driveBytes, FreeBytes: max(driveBytes-d.usage.bytes, 0),
-		TotalFiles: driveNodes, FreeFiles: max(driveNodes-d.usage.nodes, 0),
-	}, nil
+	a := d.quota.last.Load()
+	u := blobstore.Usage{TotalBytes: driveBytes, TotalFiles: driveNodes}
+	if a.maxBytes > 0 {
+		u.TotalBytes = a.maxBytes
+	}
+	if a.maxNodes > 0 {
+		u.TotalFiles = a.maxNodes
+	}
+	u.FreeBytes, u.FreeFiles = max(u.TotalBytes-a.bytes, 0), max(u.TotalFiles-a.nodes, 0)
+	return u, nil
 }

@@ -97,19 +97,16 @@ func (f *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
 		return 0, translate(ctx, "write", blobstore.ErrTooLarge)
 	}
 	b := f.blob
-	b.gate.RLock()
-	defer b.gate.RUnlock()
 	defer f.changes.Add(1)
-	var written int
-	for written < len(p) {
-		n, err := b.write(ctx, p[written:], off+int64(written))
-		if err != nil && written == 0 {
-			return 0, err
-		} else if err != nil {
-			break // the next write, or Flush, gives the error
-		}
-		written += n
+	written, err := b.writeAll(ctx, p, off)
+	if errors.Is(err, errTight) {
+		var more int
+		more, err = b.writeTight(ctx, p[written:], off+int64(written))
+		written += more
 	}
+	if err != nil && written == 0 {
+		return 0, err
+	} // else the next write, or Flush, gives the error
 	b.drive.changes.Add(1)
 	b.mu.Lock()
 	full := int64(b.complete)*b.drive.chunk >= batchBytes
@@ -120,20 +117,38 @@ func (f *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
 	return written, nil
 }
 
-// write keeps as much of p as falls in one chunk.
-func (b *blob) write(ctx context.Context, p []byte, off int64) (int, error) {
+// writeAll keeps p, or as much of it as can be kept.
+func (b *blob) writeAll(ctx context.Context, p []byte, off int64) (written int, err error) {
+	b.gate.RLock()
+	defer b.gate.RUnlock()
+	for err == nil && written < len(p) {
+		var n int
+		n, err = b.write(ctx, p[written:], off+int64(written), false)
+		written += n
+	}
+	return written, err
+}
+
+// write keeps as much of p as falls in one chunk. errTight: it is not certain that the drive has room for it. With anyway, that is not asked.
+func (b *blob) write(ctx context.Context, p []byte, off int64, anyway bool) (int, error) {
 	d := b.drive
 	idx, from := int32(off/d.chunk), int(off%d.chunk)
 	n := min(len(p), int(d.chunk)-from)
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.failing != nil && isFinal(b.failing) && !isSessionEnd(b.failing) {
+	switch {
+	case b.failing == nil || !isFinal(b.failing) || isSessionEnd(b.failing):
+	case errors.Is(b.failing, blobstore.ErrQuota) && b.lost == nil: // there may be room again
+		if !anyway && b.pending() {
+			return 0, errTight
+		}
+	default:
 		return 0, b.failing
 	}
 	if b.dirty[idx] == nil {
 		b.mu.Unlock()
-		data, err := d.reserve(ctx)
+		data, err := d.reserve(ctx, anyway)
 		b.mu.Lock()
 		if err != nil {
 			return 0, err
@@ -172,8 +187,21 @@ func isFinal(err error) bool {
 }
 
 // reserve takes memory for a piece from the budget. If there is none left it waits for what is pending to be stored; that it can't
-// be, is then the error of whoever waits.
-func (d *Drive) reserve(ctx context.Context) ([]byte, error) {
+// be, is then the error of whoever waits. errTight: it is not certain that the drive has room for the piece. With anyway, that is not asked.
+func (d *Drive) reserve(ctx context.Context, anyway bool) ([]byte, error) {
+	if anyway {
+		d.quota.bytes.begun.Add(d.chunk)
+	} else if !d.fits(ctx, d.chunk) {
+		return nil, errTight
+	}
+	data, err := d.memory(ctx)
+	if err != nil {
+		d.quota.bytes.over.Add(d.chunk)
+	}
+	return data, err
+}
+
+func (d *Drive) memory(ctx context.Context) ([]byte, error) {
 	if !d.store.pending.TryAcquire(d.chunk) {
 		waiting, fail := context.WithCancelCause(ctx)
 		defer fail(nil)
@@ -229,6 +257,7 @@ func (w *waiters) failAll(err error) {
 func (d *Drive) unreserve(data []byte) {
 	d.store.pieces.Put(&data)
 	d.store.pending.Release(d.chunk)
+	d.quota.bytes.over.Add(d.chunk)
 }
 
 // discard drops what is dirty at size and after. With mu.
@@ -312,6 +341,8 @@ func (b *blob) store(ctx context.Context, w what) error {
 			b.unmake()
 		case t.making != nil && (errors.Is(err, blobstore.ErrExist) || errors.Is(err, blobstore.ErrNotExist)):
 			err = b.wasMade(ctx, t.making)
+		case t.making != nil && errors.Is(err, blobstore.ErrQuota):
+			err = b.unroomed(ctx, len(t.idx) > 0, err)
 		case errors.Is(err, blobstore.ErrStale):
 			err = b.reload(ctx)
 		}
@@ -468,7 +499,7 @@ func (b *blob) touchDown(t transfer, r row, err error) {
 	}
 	b.since = time.Now()
 	b.stored, b.storedMtime = r.attr.Size, r.attr.MtimeNs
-	b.attr = b.withPending(r.attr)
+	b.become(r.attr)
 }
 
 // reload finds out what became of a file whose blob is not the one known here: another mount cut it to nothing, and what is

@@ -536,3 +536,20 @@ func TestEachOfTwoFlushesAtOnceWaitsUntilTheDataIsStored(t *testing.T) {
 		}
 	}
 }
+
+// An answer of before a file was removed may come after that of the removal: what is pending of the file is dropped all the same when it is closed.
+func TestAnAnswerOfBeforeAnUnlinkBringsNothingBack(t *testing.T) {
+	url := newStore(t)
+	d := attach(t, url, signIn(t, url, "alice"), pgstore.Options{})
+	f, ino := create(t, d, "file")
+	ok(t, f.Sync(t.Context()))
+	before, err := d.Attr(t.Context(), ino)
+	ok(t, err)
+	write(t, f, []byte("pending"), 0)
+	ok(t, d.Unlink(t.Context(), blobstore.RootIno, "file"))
+	f.(*pgstore.File).HearAgain(before)
+	ok(t, f.Close())
+	if n := d.PendingBytes(); n != 0 {
+		t.Errorf("%d bytes of a file that is gone are pending", n)
+	}
+}

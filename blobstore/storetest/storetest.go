@@ -70,6 +70,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"audit", auditTests},
 		{"ended context", contextTests},
 		{"many at once", concurrencyTests},
+		{"quota", quotaTests},
 	} {
 		t.Run(family.name, func(t *testing.T) {
 			for _, test := range family.tests {

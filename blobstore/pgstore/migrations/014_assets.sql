@@ -1,0 +1,2 @@
+-- The place of the migration that makes assets.
+select;
