@@ -20,6 +20,9 @@ const (
 	// headSize is how much of the beginning is kept while the rest is read: nearly every format has its facts there.
 	headSize = 256 << 10
 
+	// lookSize is how much of it is read where the rest is not: more than any type is found out by.
+	lookSize = 16 << 10
+
 	// pieceSize is how much is read at once.
 	pieceSize = 1 << 20
 )
@@ -47,11 +50,28 @@ func Read(ctx context.Context, r io.ReaderAt, size int64) (blobstore.Described, 
 			sum.Write(piece)
 		}
 	}
-	facts := blobstore.Described{Type: typeOf(head), SHA256: sum.Sum(nil)}
-	file.head = head
-	facts.Width, facts.Height, facts.Taken = picture(file, facts.Type)
-	if file.failed != nil {
-		return blobstore.Described{}, file.failed
+	facts, err := file.look(head)
+	facts.SHA256 = sum.Sum(nil)
+	return facts, err
+}
+
+// Look is Read without the checksum, and so without reading more than is needed for the rest: for most files their first bytes.
+func Look(ctx context.Context, r io.ReaderAt, size int64) (blobstore.Described, error) {
+	file := &reader{ctx: ctx, from: r, size: size}
+	head := make([]byte, min(size, lookSize))
+	if err := file.fill(head, 0); err != nil {
+		return blobstore.Described{}, err
+	}
+	return file.look(head)
+}
+
+// look finds out all but the checksum of a file that begins with head.
+func (r *reader) look(head []byte) (facts blobstore.Described, err error) {
+	r.head = head
+	facts.Type = typeOf(head)
+	facts.Width, facts.Height, facts.Taken = picture(r, facts.Type)
+	if r.failed != nil {
+		return blobstore.Described{}, r.failed
 	}
 	return facts, nil
 }

@@ -35,6 +35,13 @@ func read(t *testing.T, content []byte) blobstore.Described {
 	if sum := sha256.Sum256(content); !bytes.Equal(facts.SHA256, sum[:]) {
 		t.Errorf("got the checksum %x, want %x", facts.SHA256, sum)
 	}
+	look, err := describe.Look(t.Context(), bytes.NewReader(content), int64(len(content)))
+	if err != nil || look.SHA256 != nil {
+		t.Fatalf("look at %d bytes: got the checksum %x, %v", len(content), look.SHA256, err)
+	}
+	if look.Type != facts.Type || look.Width != facts.Width || look.Height != facts.Height || !look.Taken.Equal(facts.Taken) {
+		t.Errorf("by a look: got %+v, want %+v", look, facts)
+	}
 	return facts
 }
 

@@ -75,6 +75,7 @@ func (d *Drive) SetAttr(ctx context.Context, ino blobstore.Ino, change blobstore
 		if err := d.setSize(n, fd, uint32(st.Mode), change.Size); err != nil {
 			return attr, err
 		}
+		d.describer.changed(n)
 	}
 	if err := setOwner(fd, &st, change); err != nil {
 		return attr, err

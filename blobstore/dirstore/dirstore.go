@@ -2,7 +2,7 @@
 // drive, byte for byte and name for name. Other programs may read and write there at any time.
 //
 //	ROOT/                  owned by whoever runs the web application
-//	    .mediafs/          the store's own: accounts.json, audit/, index.sqlite, drives in the making
+//	    .mediafs/          the store's own: accounts.json, audit/, index.sqlite, assets.sqlite, drives in the making
 //	    public/            the public drive
 //	    {user-id}/         a user's drive
 //
@@ -123,6 +123,7 @@ type Store struct {
 	folders *folders
 	audit   *auditLog
 	index   *index
+	catalog *catalog
 	trust   time.Duration // see the constant
 	closed  atomic.Bool
 
@@ -164,6 +165,7 @@ func Open(root string, logger *slog.Logger) (*Store, error) {
 		ids:     make(map[blobstore.DriveName]blobstore.DriveID),
 	}
 	s.index = newIndex(s, root)
+	s.catalog = newCatalog(s, root)
 	return s, nil
 }
 
@@ -390,5 +392,5 @@ func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	return errors.Join(s.index.close(), s.audit.close(), s.root.close())
+	return errors.Join(s.index.close(), s.catalog.close(), s.audit.close(), s.root.close())
 }

@@ -270,6 +270,9 @@ func (f *file) Close() (err error) {
 	d.mu.Lock()
 	n.closed(f)
 	d.mu.Unlock()
+	if f.flags.Has(blobstore.OpenWrite) || f.flags.Has(blobstore.OpenTruncate) {
+		d.describer.changed(n)
+	}
 	err = f.d.close()
 	d.drop(n)
 	return err

@@ -123,8 +123,12 @@ func (x *index) remove() {
 		_ = x.db.Close()
 		x.db = nil
 	}
+	removeDatabase(x.path)
+}
+
+func removeDatabase(path string) {
 	for _, suffix := range []string{"", "-wal", "-shm"} {
-		_ = os.Remove(x.path + suffix)
+		_ = os.Remove(path + suffix)
 	}
 }
 
@@ -133,7 +137,7 @@ func (x *index) open(ctx context.Context) error {
 	if x.db != nil {
 		return nil
 	}
-	if err := x.makeFile(); err != nil {
+	if err := makeDatabase(x.path); err != nil {
 		return err
 	}
 	dsn := url.URL{Scheme: "file", Path: x.path, RawQuery: url.Values{
@@ -152,9 +156,9 @@ func (x *index) open(ctx context.Context) error {
 	return nil
 }
 
-// makeFile sees to it that the file is there, owned as the folder it is in: whoever runs the web application may run mediafs too.
-func (x *index) makeFile() error {
-	f, err := os.OpenFile(x.path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+// makeDatabase sees to it that the file is there, owned as the folder it is in: whoever runs the web application may run mediafs too.
+func makeDatabase(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
@@ -163,13 +167,18 @@ func (x *index) makeFile() error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	if err := unix.Stat(filepath.Dir(x.path), &folder); err != nil {
+	if err := unix.Stat(filepath.Dir(path), &folder); err != nil {
 		return err
 	}
 	return f.Chown(int(folder.Uid), int(folder.Gid))
 }
 
 func prepareIndex(ctx context.Context, db *sql.DB) error {
+	return prepareDatabase(ctx, db, indexSchema, indexVersion)
+}
+
+// prepareDatabase gives a new database its schema, and errIndexVersion for one of another version.
+func prepareDatabase(ctx context.Context, db *sql.DB, schema string, current int) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
@@ -180,15 +189,15 @@ func prepareIndex(ctx context.Context, db *sql.DB) error {
 		return err
 	}
 	switch version {
-	case indexVersion:
+	case current:
 		return nil
 	case 0:
-		if _, err := tx.ExecContext(ctx, indexSchema+fmt.Sprintf("pragma user_version = %d", indexVersion)); err != nil {
+		if _, err := tx.ExecContext(ctx, schema+fmt.Sprintf("pragma user_version = %d", current)); err != nil {
 			return err
 		}
 		return tx.Commit()
 	}
-	return fmt.Errorf("%s has version %d: %w", indexFile, version, errIndexVersion)
+	return fmt.Errorf("it has version %d: %w", version, errIndexVersion)
 }
 
 // accesses is how often a node was opened, and when last.
