@@ -121,8 +121,8 @@ const pageSize = 1000
 
 // FindAssets looks at what is there when it gives the first page (see scan), and answers that and the pages that follow from the catalogue. Of what nobody has
 // described yet it finds out the types, if it is asked for some, or else describes those on the page, as far as describeBytes go.
-func (s *Store) FindAssets(ctx context.Context, session auth.Session, query blobstore.AssetQuery) (page blobstore.AssetPage, err error) {
-	page, err = s.findAssets(ctx, session, query)
+func (s *Store) FindAssets(ctx context.Context, session auth.Session, query blobstore.AssetQuery) (blobstore.AssetPage, error) {
+	page, err := s.findAssets(ctx, session, query)
 	if err != nil {
 		return blobstore.AssetPage{}, fmt.Errorf("dirstore: find assets: %w", sentinel(err))
 	}
@@ -209,32 +209,42 @@ type finding struct {
 	bytes int64 // read to describe what is on the page
 }
 
-// look sees to it that the catalogue knows of a drive what is needed for the query.
+// look sees to it that the catalogue knows of a drive what is needed for the query, when the first page of the drive is asked for.
 func (f *finding) look(ctx context.Context, drive string) error {
-	top, err := f.lookAtFolders(ctx, drive)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-		return nil // nobody has opened it yet
+	if f.query.After != "" && (f.query.Order == blobstore.ByCreation || drive == f.after.Drive) {
+		top, err := f.store.topOf(drive)
+		if err == nil {
+			f.tops[drive] = top
+		}
+		return unlessGone(err)
 	}
+	top, err := f.store.catalog.scan(ctx, drive, f.query.Folder, f.query.Shallow)
 	if err != nil {
-		return err
+		return unlessGone(err)
 	}
 	f.tops[drive] = top
-	if f.query.Types != nil && f.query.After == "" {
-		return f.store.lookAtTypes(ctx, drive, f.query.Folder, f.query.Shallow)
+	if f.query.Types == nil {
+		return nil
 	}
-	return nil
+	return f.store.lookAtTypes(ctx, drive, f.query.Folder, f.query.Shallow)
 }
 
-func (f *finding) lookAtFolders(ctx context.Context, drive string) (top unix.Statx_t, err error) {
-	if f.query.After == "" || f.query.Order == blobstore.ByPath && drive != f.after.Drive { // ByPath gets to each drive when the one before it is done
-		return f.store.catalog.scan(ctx, drive, f.query.Folder, f.query.Shallow)
-	}
-	fd, err := f.store.openFolder(drive)
+// topOf is what the folder of a drive is.
+func (s *Store) topOf(drive string) (top unix.Statx_t, err error) {
+	fd, err := s.openFolder(drive)
 	if err != nil {
 		return top, err
 	}
 	defer unix.Close(fd)
 	return top, statx(fd, "", &top)
+}
+
+// unlessGone is an error, unless it says that there is no such drive: nobody has opened it yet, or somebody has taken it away.
+func unlessGone(err error) error {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return nil
+	}
+	return err
 }
 
 // assetColumns are those of the table assets, a, and, where they are of the content as it is, of facts, f.
@@ -276,24 +286,22 @@ func (f *finding) take(ctx context.Context, drives []blobstore.DriveName) (more 
 	if err != nil {
 		return false, err
 	}
+	var described []found
 	for i := range assets {
-		if err := f.complete(ctx, &assets[i]); err != nil {
+		facts, err := f.complete(ctx, &assets[i])
+		if err != nil {
 			return false, err
 		}
+		if facts != nil {
+			described = append(described, *facts)
+		}
 		f.page.Assets = append(f.page.Assets, assets[i].Asset)
+		f.after = assets[i].position()
 	}
 	if more {
-		last := assets
-		if len(last) == 0 { // the page was full before
-			f.page.Next = f.cursor(f.after)
-			return true, nil
-		}
-		f.after = assets[len(assets)-1].position()
 		f.page.Next = f.cursor(f.after)
-	} else if len(assets) > 0 {
-		f.after = assets[len(assets)-1].position()
 	}
-	return more, nil
+	return more, f.store.catalog.put(ctx, described)
 }
 
 func (f *finding) cursor(at position) string {
@@ -330,16 +338,15 @@ func (f *finding) sql(drives []blobstore.DriveName) (text string, args []any) {
 		and("a.folder >= ? and a.folder < ?", from, to)
 	}
 	if q.Types != nil {
-		var any []string
-		var values []interface{}
+		conditions, values := []string{"false"}, []any(nil)
 		for _, t := range q.Types {
 			if kind, ok := strings.CutSuffix(t, "*"); ok {
-				any, values = append(any, "substr(f.type, 1, ?) = ?"), append(values, len(kind), kind)
+				conditions, values = append(conditions, "substr(f.type, 1, ?) = ?"), append(values, len(kind), kind)
 			} else {
-				any, values = append(any, "f.type = ?"), append(values, t)
+				conditions, values = append(conditions, "f.type = ?"), append(values, t)
 			}
 		}
-		and("("+strings.Join(append(any, "false"), " or ")+")", values...)
+		and("("+strings.Join(conditions, " or ")+")", values...)
 	}
 	if q.Job != "" {
 		and("a.job = ?", q.Job)
@@ -451,33 +458,30 @@ func (f *finding) fitsName(folder, name string) bool {
 	return ok && err == nil
 }
 
-// complete adds to an asset of the page what the catalogue does not have, and describes it if nobody has, within bounds.
-func (f *finding) complete(ctx context.Context, a *listed) error {
-	top := f.tops[a.id.drive]
-	a.Ino = inoOf(a.id.number, top.Ino)
+// complete adds to an asset of the page what the catalogue does not have, and describes it if nobody has, within bounds: that is returned, to be kept.
+func (f *finding) complete(ctx context.Context, a *listed) (*found, error) {
+	a.Ino = inoOf(a.id.number, f.tops[a.id.drive].Ino)
 	if count, at, err := f.store.index.accesses(ctx, a.id.drive, a.Ino, uint64(a.id.birth)); err == nil && count > 0 {
 		a.AccessCount, a.LastAccessed = count, at
 	}
-	if waiting := f.store.catalog.isWaiting(a.id); a.Described && !waiting {
-		return nil
-	} else if waiting {
+	if f.store.catalog.isWaiting(a.id) { // what is known may be of what it was
 		a.Described, a.Type, a.SHA256, a.Width, a.Height, a.Taken = false, "", nil, 0, 0, time.Time{}
-		return nil
+		return nil, nil
 	}
 	whole := f.bytes+a.Size <= describeBytes
-	if a.known && !whole {
-		return nil
+	if a.Described || a.known && !whole {
+		return nil, nil
 	}
 	facts, err := f.store.describeAt(ctx, a, whole)
 	if err != nil || facts == nil {
-		return err
+		return nil, err
 	}
 	if whole {
 		f.bytes += a.Size
 	}
 	a.Described, a.Type, a.SHA256 = facts.SHA256 != nil, facts.Type, facts.SHA256
 	a.Width, a.Height, a.Taken = facts.Width, facts.Height, facts.Taken
-	return f.store.catalog.put(ctx, []found{{a.id, a.Size, a.mtimeNs, *facts}})
+	return &found{a.id, a.Size, a.mtimeNs, *facts}, nil
 }
 
 // inoOf is Drive.ino for a drive whose folder has the number top.
@@ -504,17 +508,17 @@ const (
 func (s *Store) describeAt(ctx context.Context, a *listed, whole bool) (*blobstore.Described, error) {
 	drive, err := s.openFolder(a.id.drive)
 	if err != nil {
-		return nil, nil //nolint:nilerr // it has just gone
+		return nil, nil // it has just gone
 	}
 	defer unix.Close(drive)
 	folder, err := descendTo(drive, a.folder)
 	if err != nil {
-		return nil, nil //nolint:nilerr // likewise
+		return nil, nil
 	}
 	defer unix.Close(folder)
 	place, err := openPath(folder, a.name, 0, beneath)
 	if err != nil {
-		return nil, nil //nolint:nilerr // likewise
+		return nil, nil
 	}
 	at := newDescriptor(place)
 	defer at.release()
@@ -541,7 +545,7 @@ func describeFile(ctx context.Context, at *descriptor, id identity, whole bool) 
 		fd, err = openat(unix.AT_FDCWD, at.path(), unix.O_RDONLY, 0)
 	}
 	if err != nil {
-		return nil, size, mtimeNs, nil //nolint:nilerr // it can't be read by this user
+		return nil, size, mtimeNs, nil // it can't be read by this user
 	}
 	defer unix.Close(fd)
 	read := describe.Look
@@ -553,7 +557,7 @@ func describeFile(ctx context.Context, at *descriptor, id identity, whole bool) 
 		return nil, size, mtimeNs, context.Cause(ctx)
 	}
 	if err != nil || statx(fd, "", &after) != nil || after.Size != before.Size || after.Mtime != before.Mtime {
-		return nil, size, mtimeNs, nil //nolint:nilerr // it changes, or the disk does not give it
+		return nil, size, mtimeNs, nil // it changes, or the disk does not give it
 	}
 	return &found, size, mtimeNs, nil
 }

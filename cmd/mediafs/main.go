@@ -68,7 +68,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		// The error is told by run, and the process ended by main.
 		ExitErrHandler: func(*cli.Context, error) {},
 		Commands: []*cli.Command{initCommand(), userCommand(), loginCommand(), logoutCommand(), whoamiCommand(),
-			mountCommand(), umountCommand(), statusCommand(), auditCommand(), checkCommand(), completionCommand()},
+			mountCommand(), umountCommand(), statusCommand(), lsCommand(), findCommand(), auditCommand(), checkCommand(), completionCommand()},
 	}
 	for _, command := range app.Commands {
 		prepare(command)
