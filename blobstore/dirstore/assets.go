@@ -286,6 +286,9 @@ func (f *finding) take(ctx context.Context, drives []blobstore.DriveName) (more 
 	if err != nil {
 		return false, err
 	}
+	if err := f.count(ctx, assets); err != nil {
+		return false, err
+	}
 	var described []found
 	for i := range assets {
 		facts, err := f.complete(ctx, &assets[i])
@@ -458,12 +461,39 @@ func (f *finding) fitsName(folder, name string) bool {
 	return ok && err == nil
 }
 
-// complete adds to an asset of the page what the catalogue does not have, and describes it if nobody has, within bounds: that is returned, to be kept.
-func (f *finding) complete(ctx context.Context, a *listed) (*found, error) {
-	a.Ino = inoOf(a.id.number, f.tops[a.id.drive].Ino)
-	if count, at, err := f.store.index.accesses(ctx, a.id.drive, a.Ino, uint64(a.id.birth)); err == nil && count > 0 {
-		a.AccessCount, a.LastAccessed = count, at
+// count gives assets their numbers, and adds how often they were opened. Where the store's index can't be used, which that has said, they count nothing.
+func (f *finding) count(ctx context.Context, assets []listed) error {
+	for i := range assets {
+		assets[i].Ino = inoOf(assets[i].id.number, f.tops[assets[i].id.drive].Ino)
 	}
+	err := f.store.index.use(ctx, func(db *sql.DB) error {
+		count, err := db.PrepareContext(ctx, "select count, at_ns from accesses where drive = ? and ino = ? and generation = ?")
+		if err != nil {
+			return err
+		}
+		defer count.Close()
+		for i := range assets {
+			a := &assets[i]
+			var at int64
+			err := count.QueryRowContext(ctx, a.id.drive, int64(a.Ino), a.id.birth).Scan(&a.AccessCount, &at)
+			if errors.Is(err, sql.ErrNoRows) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			a.LastAccessed = time.Unix(0, at)
+		}
+		return nil
+	})
+	if err != nil && ctx.Err() == nil {
+		return nil
+	}
+	return err
+}
+
+// complete describes an asset of the page if nobody has, within bounds: that is returned, to be kept.
+func (f *finding) complete(ctx context.Context, a *listed) (*found, error) {
 	if f.store.catalog.isWaiting(a.id) { // what is known may be of what it was
 		a.Described, a.Type, a.SHA256, a.Width, a.Height, a.Taken = false, "", nil, 0, 0, time.Time{}
 		return nil, nil

@@ -24,6 +24,7 @@ type describer struct {
 	begun  bool
 	ended  bool
 	due    []dueFile // the one that is due first, first
+	last   time.Time // when something was changed last
 	queued map[fileID]bool
 }
 
@@ -35,7 +36,12 @@ type dueFile struct {
 
 const (
 	// maxDue is how many files wait to be described.
-	maxDue = 8192
+	maxDue = 1 << 16
+
+	// quiet is for how long nothing must have been changed before the work begins, so that it takes nothing from who writes many files; but no file waits
+	// for that longer than patience.
+	quiet    = 250 * time.Millisecond
+	patience = 5 * time.Second
 
 	// describeBatch is how many are described before that is stored.
 	describeBatch = 64
@@ -52,12 +58,13 @@ func (r *describer) changed(n *node) {
 	id := fileID{r.drive.name, n.id}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.last = time.Now()
 	if r.ended || n.id.birth == 0 || r.queued[id] || len(r.due) >= maxDue {
 		return
 	}
 	r.queued[id] = true
 	r.drive.store.catalog.setWaiting(id, 1)
-	r.due = append(r.due, dueFile{id, r.drive.number(n), time.Now().Add(2 * settled)})
+	r.due = append(r.due, dueFile{id, r.drive.number(n), r.last.Add(2 * settled)})
 	if !r.begun {
 		r.begun = true
 		r.task.Go(r.run)
@@ -134,7 +141,15 @@ func (r *describer) next() (f dueFile, wait time.Duration) {
 	if len(r.due) == 0 {
 		return f, -1
 	}
-	if wait = time.Until(r.due[0].at); wait > 0 {
+	now := time.Now()
+	at := r.due[0].at
+	if idle := r.last.Add(quiet); at.Before(idle) {
+		at = idle
+		if most := r.due[0].at.Add(patience); at.After(most) {
+			at = most
+		}
+	}
+	if wait = at.Sub(now); wait > 0 {
 		return f, wait
 	}
 	f = r.due[0]
