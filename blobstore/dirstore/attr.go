@@ -79,6 +79,7 @@ func (d *Drive) SetAttr(ctx context.Context, ino blobstore.Ino, change blobstore
 			d.changedFrom(&st, fd.fd, 0)
 		}
 		d.settleQuota(ctx)
+		d.describer.changed(n)
 	}
 	if err := setOwner(fd, &st, change); err != nil {
 		return attr, err

@@ -127,7 +127,7 @@ func (c *checker) Repair(ctx context.Context, drives []blobstore.DriveName) erro
 
 // eachPrivate calls do for what of the store's own others than its owner may use.
 func eachPrivate(own int, do func(name string, mode uint32) error) error {
-	for _, name := range []string{".", "accounts.json", auditFolder, indexFile} {
+	for _, name := range []string{".", "accounts.json", auditFolder, indexFile, catalogFile} {
 		var st unix.Statx_t
 		err := statx(own, name, &st)
 		if errors.Is(err, unix.ENOENT) {
@@ -582,7 +582,7 @@ func (c *checker) indexAnew(ctx context.Context, until map[string]int64) (x inde
 	}
 	defer db.Close()
 	db.SetMaxOpenConns(1)
-	if err := prepareIndex(ctx, db); err != nil {
+	if err := prepareDatabase(ctx, db, indexSchema, indexVersion); err != nil {
 		return x, err
 	}
 	for more := true; more; {

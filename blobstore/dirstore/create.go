@@ -99,6 +99,9 @@ func (d *Drive) makeFile(folder *descriptor, name string, access int, node blobs
 	}
 	made := newDescriptor(fd)
 	if err = statx(fd, "", st); err == nil {
+		err = inheritJob(folder, made, st)
+	}
+	if err == nil {
 		err = settle(folder, made, node, st)
 	}
 	if err != nil {
@@ -141,7 +144,13 @@ func (d *Drive) makeOther(folder *descriptor, name string, node blobstore.NewNod
 	}
 	*st = made
 	opened := newDescriptor(fd)
-	if err := settle(folder, opened, node, st); err != nil {
+	if kind == unix.S_IFDIR {
+		err = inheritJob(folder, opened, st)
+	}
+	if err == nil {
+		err = settle(folder, opened, node, st)
+	}
+	if err != nil {
 		d.undo(folder, opened, name, undo)
 		return nil, err
 	}

@@ -2,7 +2,7 @@
 // drive, byte for byte and name for name. Other programs may read and write there at any time.
 //
 //	ROOT/                  owned by whoever runs the web application
-//	    .mediafs/          the store's own: accounts.json, audit/, index.sqlite, quota.sqlite, drives in the making
+//	    .mediafs/          the store's own: accounts.json, audit/, index.sqlite, assets.sqlite, quota.sqlite, drives in the making
 //	    public/            the public drive
 //	    {user-id}/         a user's drive
 //
@@ -124,6 +124,7 @@ type Store struct {
 	audit   *auditLog
 	index   *index
 	quotas  *quotas
+	catalog *catalog
 	trust   time.Duration // see the constant
 	closed  atomic.Bool
 
@@ -171,6 +172,7 @@ func newStore(fd int, root string, logger *slog.Logger) *Store {
 	}
 	s.index = newIndex(s, root)
 	s.quotas = &quotas{path: filepath.Join(root, ownFolder, quotaFile)}
+	s.catalog = newCatalog(s, root)
 	return s
 }
 
@@ -446,5 +448,5 @@ func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return nil
 	}
-	return errors.Join(s.index.close(), s.quotas.close(), s.audit.close(), s.root.close())
+	return errors.Join(s.index.close(), s.catalog.close(), s.quotas.close(), s.audit.close(), s.root.close())
 }

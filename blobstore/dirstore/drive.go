@@ -20,16 +20,17 @@ const trust = time.Second
 
 // Drive is one folder of the store's root.
 type Drive struct {
-	store    *Store
-	name     string // of the folder in the store's root
-	id       blobstore.DriveID
-	uid, gid uint32
-	device   [2]uint32 // of the file system, major and minor
-	mount    uint64    // the number of the mount; 0 where the kernel does not tell
-	root     *node
-	session  atomic.Pointer[auth.Session]
-	scribe   *scribe
-	quota    allowance
+	store     *Store
+	name      string // of the folder in the store's root
+	id        blobstore.DriveID
+	uid, gid  uint32
+	device    [2]uint32 // of the file system, major and minor
+	mount     uint64    // the number of the mount; 0 where the kernel does not tell
+	root      *node
+	session   atomic.Pointer[auth.Session]
+	scribe    *scribe
+	describer *describer
+	quota     allowance
 
 	changed atomic.Bool // something was, or may have been, written through this drive
 	closed  atomic.Bool
@@ -67,6 +68,7 @@ func newDrive(s *Store, name string, id blobstore.DriveID, top *descriptor, st *
 	if uid := os.Geteuid(); uid != 0 {
 		d.uid, d.gid = uint32(uid), uint32(os.Getegid())
 	}
+	d.describer = newDescriber(d)
 	d.root = newNode(identityOf(st), true)
 	d.root.places.insert(place{nil, name})
 	d.root.refs = 1 // the drive's
@@ -146,6 +148,7 @@ func (d *Drive) Close(ctx context.Context) (err error) {
 		return nil
 	}
 	d.endRecording(ctx)
+	d.describer.close()
 	d.quota.end()
 	err = d.sync(ctx)
 	d.mu.Lock()

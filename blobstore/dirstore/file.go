@@ -285,6 +285,9 @@ func (f *file) Close() (err error) {
 	if last {
 		d.buried(f.d)
 	}
+	if f.flags.Has(blobstore.OpenWrite) || f.flags.Has(blobstore.OpenTruncate) {
+		d.describer.changed(n)
+	}
 	err = f.d.close()
 	d.drop(n)
 	return err

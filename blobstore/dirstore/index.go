@@ -6,9 +6,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
@@ -123,81 +121,15 @@ func (x *index) remove() {
 		_ = x.db.Close()
 		x.db = nil
 	}
-	for _, suffix := range []string{"", "-wal", "-shm"} {
-		_ = os.Remove(x.path + suffix)
-	}
+	removeDatabase(x.path)
 }
 
 // open opens the database, and makes it the first time. With mu.
-func (x *index) open(ctx context.Context) error {
-	if x.db != nil {
-		return nil
+func (x *index) open(ctx context.Context) (err error) {
+	if x.db == nil {
+		x.db, err = openDatabase(ctx, x.path, indexSchema, indexVersion)
 	}
-	db, err := openDatabase(ctx, x.path, prepareIndex)
-	if err != nil {
-		return err
-	}
-	x.db = db
-	return nil
-}
-
-// openDatabase opens an SQLite database that several processes use at once, and makes its file the first time.
-func openDatabase(ctx context.Context, path string, prepare func(context.Context, *sql.DB) error) (*sql.DB, error) {
-	if err := makeDatabaseFile(path); err != nil {
-		return nil, err
-	}
-	dsn := url.URL{Scheme: "file", Path: path, RawQuery: url.Values{
-		"_pragma": {"busy_timeout(5000)", "journal_mode(wal)", "synchronous(normal)", "cache_size(-512)"},
-		"_txlock": {"immediate"},
-	}.Encode()}
-	db, err := sql.Open("sqlite", dsn.String())
-	if err != nil {
-		return nil, err
-	}
-	db.SetMaxOpenConns(1)
-	if err := prepare(ctx, db); err != nil {
-		return nil, errors.Join(err, db.Close())
-	}
-	return db, nil
-}
-
-// makeDatabaseFile sees to it that the file is there, owned as the folder it is in: whoever runs the web application may run mediafs too.
-func makeDatabaseFile(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	var folder unix.Stat_t
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	if err := unix.Stat(filepath.Dir(path), &folder); err != nil {
-		return err
-	}
-	return f.Chown(int(folder.Uid), int(folder.Gid))
-}
-
-func prepareIndex(ctx context.Context, db *sql.DB) error {
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
-	var version int
-	if err := tx.QueryRowContext(ctx, "pragma user_version").Scan(&version); err != nil {
-		return err
-	}
-	switch version {
-	case indexVersion:
-		return nil
-	case 0:
-		if _, err := tx.ExecContext(ctx, indexSchema+fmt.Sprintf("pragma user_version = %d", indexVersion)); err != nil {
-			return err
-		}
-		return tx.Commit()
-	}
-	return fmt.Errorf("%s has version %d: %w", indexFile, version, errIndexVersion)
+	return err
 }
 
 // accesses is how often a node was opened, and when last.

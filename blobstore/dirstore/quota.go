@@ -73,7 +73,7 @@ func (q *quotas) open(ctx context.Context, make bool) (*sql.DB, error) {
 			return nil, err
 		}
 	}
-	db, err := openDatabase(ctx, q.path, prepareQuotas)
+	db, err := openDatabase(ctx, q.path, quotaSchema, quotaVersion)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", q.path, err)
 	}
@@ -89,28 +89,6 @@ func (q *quotas) close() error {
 		return nil
 	}
 	return q.db.Close()
-}
-
-func prepareQuotas(ctx context.Context, db *sql.DB) error {
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
-	var version int
-	if err := tx.QueryRowContext(ctx, "pragma user_version").Scan(&version); err != nil {
-		return err
-	}
-	switch version {
-	case quotaVersion:
-		return nil
-	case 0:
-		if _, err := tx.ExecContext(ctx, quotaSchema+fmt.Sprintf("pragma user_version = %d", quotaVersion)); err != nil {
-			return err
-		}
-		return tx.Commit()
-	}
-	return fmt.Errorf("version %d: %w", version, errIndexVersion)
 }
 
 // A holding is what is known of a limited drive.

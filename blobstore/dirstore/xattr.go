@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,8 +27,11 @@ func (d *Drive) xattrs(ctx context.Context, ino blobstore.Ino, do func(path stri
 	return do(fd.path())
 }
 
-// isFact says whether an attribute is one that the drive tells (blobstore.XattrFacts), whatever the file below has by that name.
-func isFact(name string) bool { return strings.HasPrefix(name, blobstore.XattrFacts) }
+// isFact says whether an attribute is one that the drive tells (blobstore.XattrFacts), whatever the file below has by that name. A job is none: it is
+// an attribute of the file below.
+func isFact(name string) bool {
+	return strings.HasPrefix(name, blobstore.XattrFacts) && name != blobstore.XattrJob
+}
 
 // GetXattr returns the value of an extended attribute.
 func (d *Drive) GetXattr(ctx context.Context, ino blobstore.Ino, name string) (value []byte, err error) {
@@ -45,30 +46,14 @@ func (d *Drive) GetXattr(ctx context.Context, ino blobstore.Ino, name string) (v
 	return value, err
 }
 
-// fact reads what blobstore.XattrFacts promises. Where the store's index can't be used, no fact is there.
+// fact reads what blobstore.XattrFacts and blobstore.XattrID promise. What the store's index or catalogue can't tell is not there.
 func (d *Drive) fact(ctx context.Context, ino blobstore.Ino, name string) ([]byte, error) {
-	n, err := d.hold(ctx, ino)
+	facts, err := d.facts(ctx, ino)
 	if err != nil {
 		return nil, err
 	}
-	defer d.drop(n)
-	var st unix.Statx_t
-	fd, err := d.open(n, &st)
-	if err != nil {
-		return nil, err
-	}
-	fd.release()
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || n.id.birth == 0 { // numbers alone are given to other files too
-		return nil, blobstore.ErrNoXattr
-	}
-	count, at, err := d.store.index.accesses(ctx, d.name, ino, uint64(n.id.birth))
-	switch {
-	case err != nil:
-		return nil, blobstore.ErrNoXattr // the index has said what is wrong with it
-	case name == blobstore.XattrAccessCount:
-		return strconv.AppendInt(nil, count, 10), nil
-	case name == blobstore.XattrLastAccessed && count > 0:
-		return at.UTC().AppendFormat(nil, time.RFC3339Nano), nil
+	if value, ok := facts[name]; ok {
+		return []byte(value), nil
 	}
 	return nil, blobstore.ErrNoXattr
 }
@@ -81,8 +66,28 @@ func (d *Drive) ListXattr(ctx context.Context, ino blobstore.Ino) (names []strin
 		names = slices.DeleteFunc(strings.FieldsFunc(string(list), func(r rune) bool { return r == 0 }), isFact)
 		return err
 	})
-	return names, err
+	if err != nil {
+		return nil, err
+	}
+	facts, err := d.facts(ctx, ino)
+	if err != nil {
+		return nil, err
+	}
+	size := 0
+	for _, name := range names {
+		size += len(name) + 1
+	}
+	for name := range facts {
+		if size += len(name) + 1; size > maxXattrList {
+			break
+		}
+		names = append(names, name)
+	}
+	return names, nil
 }
+
+// maxXattrList is how many bytes listxattr(2) can return, XATTR_LIST_MAX of limits.h.
+const maxXattrList = 64 << 10
 
 // readSized calls read with a buffer that is large enough for what there is. Of one without length, read tells how large that
 // must be.
@@ -104,9 +109,6 @@ func readSized(read func(buf []byte) (int, error)) ([]byte, error) {
 // SetXattr sets an extended attribute.
 func (d *Drive) SetXattr(ctx context.Context, ino blobstore.Ino, name string, value []byte, mode blobstore.XattrMode) (err error) {
 	defer wrap("set xattr", ino, &err)
-	if strings.HasPrefix(name, blobstore.XattrFacts) {
-		return blobstore.ErrPermission
-	}
 	flags, ok := map[blobstore.XattrMode]int{
 		blobstore.XattrSet:     0,
 		blobstore.XattrCreate:  unix.XATTR_CREATE,
@@ -117,6 +119,8 @@ func (d *Drive) SetXattr(ctx context.Context, ino blobstore.Ino, name string, va
 		return blobstore.ErrInvalid
 	case isFact(name):
 		return blobstore.ErrPermission
+	case name == blobstore.XattrJob && blobstore.CheckJob(string(value)) != nil:
+		return blobstore.CheckJob(string(value))
 	}
 	d.changed.Store(true)
 	return d.xattrs(ctx, ino, func(path string) error { return unix.Setxattr(path, name, value, flags) })

@@ -101,15 +101,15 @@ func auditQuery(c *cli.Context, now time.Time) (query blobstore.AuditQuery, err 
 		query.Path = path.Clean("/" + p)
 	}
 	if since := c.String("since"); since != "" {
-		if query.Since, err = parseSince(since, now); err != nil {
+		if query.Since, err = parseTime("--since", since, now); err != nil {
 			return query, usageFailure(c, err)
 		}
 	}
 	return query, nil
 }
 
-// parseSince reads a point in time, in this machine's time zone unless it names one, or how long ago that is.
-func parseSince(s string, now time.Time) (time.Time, error) {
+// parseTime reads a point in time that a flag gives, in this machine's time zone unless it names one, or how long ago that is.
+func parseTime(flag, s string, now time.Time) (time.Time, error) {
 	if ago, err := time.ParseDuration(s); err == nil && ago >= 0 {
 		return now.Add(-ago), nil
 	}
@@ -123,7 +123,7 @@ func parseSince(s string, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("--since %q is neither a time, like 2026-11-01 or 2026-11-01T08:00:00Z, nor how long ago, like 90m, 24h or 7d", s)
+	return time.Time{}, fmt.Errorf("%s %q is neither a time, like 2026-11-01 or 2026-11-01T08:00:00Z, nor how long ago, like 90m, 24h or 7d", flag, s)
 }
 
 // hasLogin says whether `mediafs login` saved a session, usable or not.
@@ -150,20 +150,11 @@ func (a storeAddress) auditLog(ctx context.Context, query blobstore.AuditQuery, 
 
 // auditLogOf reads what a session may see.
 func (a storeAddress) auditLogOf(ctx context.Context, found credentials, query blobstore.AuditQuery, take func(*blobstore.AuditRecord) bool) error {
-	store, authenticator, err := a.open(ctx, budgets{}, newLogger(io.Discard, 0))
+	store, session, err := a.openFor(ctx, found, false)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	if found.application != "" {
-		if authenticator, err = applicationAt(found.application); err != nil {
-			return err
-		}
-	}
-	session, err := authenticator.Authenticate(ctx, found.token)
-	if err != nil {
-		return err
-	}
 	return store.AuditLog(ctx, session, query, take)
 }
 

@@ -156,7 +156,7 @@ func TestSinceIsATimeOrHowLongAgo(t *testing.T) {
 		"2026-11-01T08:30:05+02:00": time.Date(2026, 11, 1, 6, 30, 5, 0, time.UTC),
 		"2026-11-01T08:30:05.5Z":    time.Date(2026, 11, 1, 8, 30, 5, 5e8, time.UTC),
 	} {
-		if got, err := parseSince(s, now); err != nil || !got.Equal(want) {
+		if got, err := parseTime("--since", s, now); err != nil || !got.Equal(want) {
 			t.Errorf("%s: got %v, %v, want %v", s, got, err, want)
 		}
 	}

@@ -68,8 +68,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		// The error is told by run, and the process ended by main.
 		ExitErrHandler: func(*cli.Context, error) {},
 		Commands: []*cli.Command{initCommand(), userCommand(), loginCommand(), logoutCommand(), whoamiCommand(),
-			mountCommand(), umountCommand(), statusCommand(), importCommand(), exportCommand(), migrateCommand(), auditCommand(), quotaCommand(), checkCommand(),
-			completionCommand()},
+			mountCommand(), umountCommand(), statusCommand(), lsCommand(), findCommand(), importCommand(), exportCommand(), migrateCommand(),
+			auditCommand(), quotaCommand(), checkCommand(), completionCommand()},
 	}
 	for _, command := range app.Commands {
 		prepare(command)

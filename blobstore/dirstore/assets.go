@@ -1,0 +1,658 @@
+package dirstore
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mediafs/auth"
+	"mediafs/blobstore"
+	"mediafs/blobstore/describe"
+)
+
+var _ blobstore.Assets = (*Store)(nil)
+
+// assetID is a UUID of version 8 (RFC 9562): what a hash makes of the file's drive, inode number and time of birth. So nothing has to keep it, every
+// program finds the same, and it stays until the inode goes.
+func assetID(id fileID) (asset blobstore.AssetID) {
+	what := binary.BigEndian.AppendUint64([]byte("mediafs asset\x00"), id.number)
+	what = binary.BigEndian.AppendUint64(what, uint64(id.birth))
+	sum := sha256.Sum256(append(what, id.drive...))
+	copy(asset[:], sum[:])
+	asset[6] = asset[6]&0x0f | 0x80
+	asset[8] = asset[8]&0x3f | 0x80
+	return asset
+}
+
+// jobOf is the job of a file or folder; "" if it has none, none that is one, or can't be asked.
+func jobOf(fd *descriptor) string {
+	job, err := readSized(func(buf []byte) (int, error) { return unix.Getxattr(fd.path(), blobstore.XattrJob, buf) })
+	if err != nil || blobstore.CheckJob(string(job)) != nil {
+		return ""
+	}
+	return string(job)
+}
+
+// inheritJob gives what was just made, which st describes, the job of its folder. Where the file system has no attributes, there are no jobs.
+func inheritJob(folder, made *descriptor, st *unix.Statx_t) error {
+	job := jobOf(folder)
+	if job == "" {
+		return nil
+	}
+	err := unix.Setxattr(made.path(), blobstore.XattrJob, []byte(job), 0)
+	switch {
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return nil
+	case err != nil:
+		return err
+	}
+	return statx(made.fd, "", st)
+}
+
+// facts are what is known of a regular file, by the names of their attributes. A file system without times of birth gives the numbers of its files to others too,
+// so there is nothing to know of one.
+func (d *Drive) facts(ctx context.Context, ino blobstore.Ino) (map[string]string, error) {
+	n, err := d.hold(ctx, ino)
+	if err != nil {
+		return nil, err
+	}
+	defer d.drop(n)
+	var st unix.Statx_t
+	if err := d.stat(n, &st); err != nil {
+		return nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || n.id.birth == 0 {
+		return nil, nil
+	}
+	id := fileID{d.name, n.id}
+	facts := map[string]string{
+		blobstore.XattrID:      assetID(id).String(),
+		blobstore.XattrCreated: time.Unix(0, n.id.birth).UTC().Format(time.RFC3339Nano),
+	}
+	if count, at, err := d.store.index.accesses(ctx, d.name, ino, uint64(n.id.birth)); err == nil { // else the index has said what is wrong with it
+		facts[blobstore.XattrAccessCount] = strconv.FormatInt(count, 10)
+		if count > 0 {
+			facts[blobstore.XattrLastAccessed] = at.UTC().Format(time.RFC3339Nano)
+		}
+	}
+	known, _, err := d.store.catalog.knownOf(ctx, id, int64(st.Size), nanoseconds(st.Mtime))
+	if err != nil {
+		d.store.log.Debug("what the content of a file says is not known", "drive", d.name, "ino", ino, "error", err)
+		return facts, nil
+	}
+	if known.Type != "" {
+		facts[blobstore.XattrType] = known.Type
+	}
+	if known.SHA256 != nil {
+		facts[blobstore.XattrSHA256] = hex.EncodeToString(known.SHA256)
+	}
+	if known.Width > 0 {
+		facts[blobstore.XattrWidth], facts[blobstore.XattrHeight] = strconv.Itoa(known.Width), strconv.Itoa(known.Height)
+	}
+	if !known.Taken.IsZero() {
+		facts[blobstore.XattrTaken] = known.Taken.UTC().Format(time.RFC3339Nano)
+	}
+	return facts, nil
+}
+
+// position is where a page of assets ended.
+type position struct {
+	Drive        string
+	Folder, Name []byte
+	Born         int64
+}
+
+// pageSize is how many assets a page has that does not say.
+const pageSize = 1000
+
+// FindAssets looks at what is there when it gives the first page (see scan), and answers that and the pages that follow from the catalogue. Of what nobody has
+// described yet it finds out the types, if it is asked for some, or else describes those on the page, as far as describeBytes go.
+func (s *Store) FindAssets(ctx context.Context, session auth.Session, query blobstore.AssetQuery) (blobstore.AssetPage, error) {
+	page, err := s.findAssets(ctx, session, query)
+	if err != nil {
+		return blobstore.AssetPage{}, fmt.Errorf("dirstore: find assets: %w", sentinel(err))
+	}
+	return page, nil
+}
+
+func (s *Store) findAssets(ctx context.Context, session auth.Session, query blobstore.AssetQuery) (page blobstore.AssetPage, err error) {
+	if err := checkSession(ctx, session); err != nil {
+		return page, err
+	}
+	if _, err := path.Match(query.Name, ""); err != nil {
+		return page, fmt.Errorf("%q is no pattern: %w", query.Name, blobstore.ErrInvalid)
+	}
+	var after position
+	if query.After != "" {
+		cursor, err := base64.RawURLEncoding.DecodeString(query.After)
+		if err == nil {
+			err = json.Unmarshal(cursor, &after)
+		}
+		if err != nil {
+			return page, fmt.Errorf("%q is no cursor: %w", query.After, blobstore.ErrInvalid)
+		}
+	}
+	if query.Limit <= 0 {
+		query.Limit = pageSize
+	}
+	query.Folder = strings.Trim(query.Folder, "/")
+	drives, err := s.drivesFor(ctx, session, query.Drives, query.After == "")
+	if err != nil {
+		return page, err
+	}
+	f := &finding{store: s, query: query, after: after, tops: make(map[string]unix.Statx_t)}
+	for _, drive := range drives {
+		if query.Order == blobstore.ByPath && string(drive) < after.Drive {
+			continue
+		}
+		if err := f.look(ctx, string(drive)); err != nil {
+			return page, err
+		}
+		if query.Order == blobstore.ByPath {
+			if more, err := f.take(ctx, []blobstore.DriveName{drive}); err != nil || more {
+				return f.page, err
+			}
+		}
+	}
+	if query.Order == blobstore.ByCreation {
+		_, err = f.take(ctx, drives)
+	}
+	return f.page, err
+}
+
+// drivesFor are the drives that a session may see, of those that are asked for, by name.
+func (s *Store) drivesFor(ctx context.Context, session auth.Session, wanted []blobstore.DriveName, tidy bool) ([]blobstore.DriveName, error) {
+	var drives []blobstore.DriveName
+	switch session.Role {
+	case auth.RoleAdmin:
+		all, err := s.folderNames()
+		if err != nil {
+			return nil, err
+		}
+		if drives = all; tidy && wanted == nil {
+			if err := s.catalog.forgetDrives(ctx, all); err != nil {
+				return nil, err
+			}
+		}
+	case auth.RoleGuest:
+		drives = []blobstore.DriveName{blobstore.PublicDrive}
+	default:
+		drives = []blobstore.DriveName{blobstore.DriveName(session.User)}
+	}
+	if wanted != nil {
+		drives = slices.DeleteFunc(drives, func(drive blobstore.DriveName) bool { return !slices.Contains(wanted, drive) })
+	}
+	return drives, nil
+}
+
+// finding is a page in the making.
+type finding struct {
+	store *Store
+	query blobstore.AssetQuery
+	after position
+	tops  map[string]unix.Statx_t // the folders of the drives that were looked at
+	page  blobstore.AssetPage
+	bytes int64 // read to describe what is on the page
+}
+
+// look sees to it that the catalogue knows of a drive what is needed for the query, when the first page of the drive is asked for.
+func (f *finding) look(ctx context.Context, drive string) error {
+	if f.query.After != "" && (f.query.Order == blobstore.ByCreation || drive == f.after.Drive) {
+		top, err := f.store.topOf(drive)
+		if err == nil {
+			f.tops[drive] = top
+		}
+		return unlessGone(err)
+	}
+	top, err := f.store.catalog.scan(ctx, drive, f.query.Folder, f.query.Shallow)
+	if err != nil {
+		return unlessGone(err)
+	}
+	f.tops[drive] = top
+	if f.query.Types == nil {
+		return nil
+	}
+	return f.store.lookAtTypes(ctx, drive, f.query.Folder, f.query.Shallow)
+}
+
+// topOf is what the folder of a drive is.
+func (s *Store) topOf(drive string) (top unix.Statx_t, err error) {
+	fd, err := s.openFolder(drive)
+	if err != nil {
+		return top, err
+	}
+	defer unix.Close(fd)
+	return top, statx(fd, "", &top)
+}
+
+// unlessGone is an error, unless it says that there is no such drive: nobody has opened it yet, or somebody has taken it away.
+func unlessGone(err error) error {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return nil
+	}
+	return err
+}
+
+// assetColumns are those of the table assets, a, and, where they are of the content as it is, of facts, f.
+const assetColumns = `a.drive, a.folder, a.name, a.ino, a.born_ns, a.size, a.mtime_ns, a.nlink, a.job, f.type, f.sha256, f.width, f.height, f.taken_ns
+	from assets a left join facts f on f.drive = a.drive and f.ino = a.ino and f.born_ns = a.born_ns and f.size = a.size and f.mtime_ns = a.mtime_ns`
+
+// take fills the page with what is known of drives, and says whether there is more than fits.
+func (f *finding) take(ctx context.Context, drives []blobstore.DriveName) (more bool, err error) {
+	drives = slices.DeleteFunc(slices.Clone(drives), func(drive blobstore.DriveName) bool { _, ok := f.tops[string(drive)]; return !ok })
+	if len(drives) == 0 {
+		return false, nil
+	}
+	var assets []listed
+	err = f.store.catalog.use(ctx, func(_, read *sql.DB) error {
+		assets, more = nil, false
+		text, args := f.sql(drives)
+		rows, err := read.QueryContext(ctx, text, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			a, err := scanAsset(rows)
+			if err != nil {
+				return err
+			}
+			if ok, err := f.fits(ctx, read, &a); err != nil {
+				return err
+			} else if !ok {
+				continue
+			}
+			if more = len(f.page.Assets)+len(assets) == f.query.Limit; more {
+				return nil
+			}
+			assets = append(assets, a)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return false, err
+	}
+	if err := f.count(ctx, assets); err != nil {
+		return false, err
+	}
+	var described []found
+	for i := range assets {
+		facts, err := f.complete(ctx, &assets[i])
+		if err != nil {
+			return false, err
+		}
+		if facts != nil {
+			described = append(described, *facts)
+		}
+		f.page.Assets = append(f.page.Assets, assets[i].Asset)
+		f.after = assets[i].position()
+	}
+	if more {
+		f.page.Next = f.cursor(f.after)
+	}
+	return more, f.store.catalog.put(ctx, described)
+}
+
+func (f *finding) cursor(at position) string {
+	text, err := json.Marshal(at)
+	if err != nil {
+		panic(err) // it is bytes and numbers
+	}
+	return base64.RawURLEncoding.EncodeToString(text)
+}
+
+// sql is the query of what of the drives comes after the position, without what SQL can't say (fits).
+func (f *finding) sql(drives []blobstore.DriveName) (text string, args []any) {
+	var b strings.Builder
+	and := func(condition string, values ...any) {
+		b.WriteString(" and " + condition)
+		args = append(args, values...)
+	}
+	q := &f.query
+	if len(drives) == 1 {
+		b.WriteString("select " + assetColumns + " where a.drive = ?")
+		args = append(args, string(drives[0]))
+	} else {
+		names, err := json.Marshal(drives)
+		if err != nil {
+			panic(err) // they are strings
+		}
+		b.WriteString("select " + assetColumns + " where a.drive in (select value from json_each(?))")
+		args = append(args, string(names))
+	}
+	switch from, to := foldersIn(q.Folder); {
+	case q.Shallow:
+		and("a.folder = ?", []byte(q.Folder))
+	case q.Folder != "":
+		and("a.folder >= ? and a.folder < ?", from, to)
+	}
+	if q.Types != nil {
+		conditions, values := []string{"false"}, []any(nil)
+		for _, t := range q.Types {
+			if kind, ok := strings.CutSuffix(t, "*"); ok {
+				conditions, values = append(conditions, "substr(f.type, 1, ?) = ?"), append(values, len(kind), kind)
+			} else {
+				conditions, values = append(conditions, "f.type = ?"), append(values, t)
+			}
+		}
+		and("("+strings.Join(conditions, " or ")+")", values...)
+	}
+	if q.Job != "" {
+		and("a.job = ?", q.Job)
+	}
+	if !q.Since.IsZero() {
+		and("a.born_ns >= ?", q.Since.UnixNano())
+	}
+	if !q.Until.IsZero() {
+		and("a.born_ns < ?", q.Until.UnixNano())
+	}
+	if q.MinSize > 0 {
+		and("a.size >= ?", q.MinSize)
+	}
+	if q.MaxSize != 0 {
+		and("a.size <= ?", q.MaxSize)
+	}
+	after := f.after
+	switch {
+	case q.Order == blobstore.ByCreation:
+		if q.After != "" {
+			and("(-a.born_ns, a.drive, a.folder, a.name) > (?, ?, ?, ?)", -after.Born, after.Drive, after.Folder, after.Name)
+			and("a.born_ns <= ?", after.Born)
+		}
+		b.WriteString(" order by a.born_ns desc, a.drive, a.folder, a.name")
+	default:
+		if after.Drive == string(drives[0]) {
+			and("(a.folder, a.name) > (?, ?)", after.Folder, after.Name)
+		}
+		b.WriteString(" order by a.folder, a.name")
+	}
+	return b.String(), args
+}
+
+// listed is an asset as the catalogue has it.
+type listed struct {
+	blobstore.Asset
+	folder, name string
+	id           fileID
+	mtimeNs      int64
+	links        int64
+	known        bool // of its content more than nothing is known
+}
+
+func (a *listed) position() position {
+	return position{Drive: string(a.Drive), Folder: []byte(a.folder), Name: []byte(a.name), Born: a.id.birth}
+}
+
+func scanAsset(rows *sql.Rows) (a listed, err error) {
+	var ino int64
+	var mime sql.NullString
+	var width, height, taken sql.NullInt64
+	err = rows.Scan(&a.id.drive, (*text)(&a.folder), (*text)(&a.name), &ino, &a.id.birth, &a.Size, &a.mtimeNs, &a.links, &a.Job,
+		&mime, &a.SHA256, &width, &height, &taken)
+	a.id.number = uint64(ino)
+	a.Drive, a.Path, a.ID = blobstore.DriveName(a.id.drive), join(a.folder, a.name), assetID(a.id)
+	a.Changed, a.Created = time.Unix(0, a.mtimeNs), time.Unix(0, a.id.birth)
+	a.known, a.Described = mime.Valid, a.SHA256 != nil
+	a.Type, a.Width, a.Height, a.Taken = mime.String, int(width.Int64), int(height.Int64), timeOf(taken)
+	return a, err
+}
+
+// text is bytes of a database that become a string.
+type text string
+
+// Scan implements sql.Scanner.
+func (t *text) Scan(value any) error {
+	b, ok := value.([]byte)
+	if !ok {
+		return fmt.Errorf("got %T for a name", value)
+	}
+	*t = text(b)
+	return nil
+}
+
+// fits says whether an asset is one that the query asks for, and this the first of its names that does.
+func (f *finding) fits(ctx context.Context, read *sql.DB, a *listed) (bool, error) {
+	if !f.fitsName(a.folder, a.name) {
+		return false, nil
+	}
+	if a.links < 2 {
+		return true, nil
+	}
+	others, err := read.QueryContext(ctx, "select folder, name from assets where drive = ? and ino = ? and born_ns = ? and (folder, name) < (?, ?)",
+		a.id.drive, int64(a.id.number), a.id.birth, []byte(a.folder), []byte(a.name))
+	if err != nil {
+		return false, err
+	}
+	defer others.Close()
+	for others.Next() {
+		var folder, name text
+		if err := others.Scan(&folder, &name); err != nil {
+			return false, err
+		}
+		if f.fitsName(string(folder), string(name)) {
+			return false, nil
+		}
+	}
+	return true, others.Err()
+}
+
+func (f *finding) fitsName(folder, name string) bool {
+	if f.query.Shallow && folder != f.query.Folder || !isIn(folder, f.query.Folder) {
+		return false
+	}
+	if f.query.Name == "" {
+		return true
+	}
+	ok, err := path.Match(strings.ToLower(f.query.Name), strings.ToLower(name))
+	return ok && err == nil
+}
+
+// count gives assets their numbers, and adds how often they were opened. Where the store's index can't be used, which that has said, they count nothing.
+func (f *finding) count(ctx context.Context, assets []listed) error {
+	for i := range assets {
+		assets[i].Ino = inoOf(assets[i].id.number, f.tops[assets[i].id.drive].Ino)
+	}
+	err := f.store.index.use(ctx, func(db *sql.DB) error {
+		count, err := db.PrepareContext(ctx, "select count, at_ns from accesses where drive = ? and ino = ? and generation = ?")
+		if err != nil {
+			return err
+		}
+		defer count.Close()
+		for i := range assets {
+			a := &assets[i]
+			var at int64
+			err := count.QueryRowContext(ctx, a.id.drive, int64(a.Ino), a.id.birth).Scan(&a.AccessCount, &at)
+			if errors.Is(err, sql.ErrNoRows) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			a.LastAccessed = time.Unix(0, at)
+		}
+		return nil
+	})
+	if err != nil && ctx.Err() == nil {
+		return nil
+	}
+	return err
+}
+
+// complete describes an asset of the page if nobody has, within bounds: that is returned, to be kept.
+func (f *finding) complete(ctx context.Context, a *listed) (*found, error) {
+	if f.store.catalog.isWaiting(a.id) { // what is known may be of what it was
+		a.Described, a.Type, a.SHA256, a.Width, a.Height, a.Taken = false, "", nil, 0, 0, time.Time{}
+		return nil, nil
+	}
+	whole := f.bytes+a.Size <= describeBytes
+	if a.Described || a.known && !whole {
+		return nil, nil
+	}
+	facts, err := f.store.describeAt(ctx, a, whole)
+	if err != nil || facts == nil {
+		return nil, err
+	}
+	if whole {
+		f.bytes += a.Size
+	}
+	a.Described, a.Type, a.SHA256 = facts.SHA256 != nil, facts.Type, facts.SHA256
+	a.Width, a.Height, a.Taken = facts.Width, facts.Height, facts.Taken
+	return &found{a.id, a.Size, a.mtimeNs, *facts}, nil
+}
+
+// inoOf is Drive.ino for a drive whose folder has the number top.
+func inoOf(number, top uint64) blobstore.Ino {
+	switch number {
+	case top:
+		return blobstore.RootIno
+	case uint64(blobstore.RootIno):
+		return blobstore.Ino(top)
+	}
+	return blobstore.Ino(number)
+}
+
+const (
+	// describeBytes is how much content is read at most to describe what is on one page.
+	describeBytes = 64 << 20
+
+	// settled is how long content must have been left alone to be described: less than that, and it may change once more within one tick of the clock
+	// that mtimes are taken from, which nobody could see.
+	settled = 50 * time.Millisecond
+)
+
+// describeAt describes a file, the whole or its beginning. nil if it is not there as the catalogue has it, can't be read, or has just been changed.
+func (s *Store) describeAt(ctx context.Context, a *listed, whole bool) (*blobstore.Described, error) {
+	drive, err := s.openFolder(a.id.drive)
+	if err != nil {
+		return nil, nil // it has just gone
+	}
+	defer unix.Close(drive)
+	folder, err := descendTo(drive, a.folder)
+	if err != nil {
+		return nil, nil
+	}
+	defer unix.Close(folder)
+	place, err := openPath(folder, a.name, 0, beneath)
+	if err != nil {
+		return nil, nil
+	}
+	at := newDescriptor(place)
+	defer at.release()
+	facts, size, mtimeNs, err := describeFile(ctx, at, a.id.identity, whole)
+	if err != nil || facts == nil || size != a.Size || mtimeNs != a.mtimeNs {
+		return nil, err
+	}
+	return facts, nil
+}
+
+// describeFile describes a file by a descriptor of its place. nil if it is another, can't be read, or has just been or is being changed; an error
+// if the context has ended.
+func describeFile(ctx context.Context, at *descriptor, id identity, whole bool) (facts *blobstore.Described, size, mtimeNs int64, err error) {
+	var before, after unix.Statx_t
+	if statx(at.fd, "", &before) != nil || identityOf(&before) != id || before.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, 0, 0, nil
+	}
+	size, mtimeNs = int64(before.Size), nanoseconds(before.Mtime)
+	if since := time.Since(time.Unix(0, mtimeNs)); since >= 0 && since < settled {
+		return nil, size, mtimeNs, nil
+	}
+	fd, err := openat(unix.AT_FDCWD, at.path(), unix.O_RDONLY|unix.O_NOATIME, 0)
+	if errors.Is(err, unix.EPERM) { // only the owner may leave no trace
+		fd, err = openat(unix.AT_FDCWD, at.path(), unix.O_RDONLY, 0)
+	}
+	if err != nil {
+		return nil, size, mtimeNs, nil // it can't be read by this user
+	}
+	defer unix.Close(fd)
+	read := describe.Look
+	if whole {
+		read = describe.Read
+	}
+	found, err := read(ctx, content(fd), size)
+	if ctx.Err() != nil {
+		return nil, size, mtimeNs, context.Cause(ctx)
+	}
+	if err != nil || statx(fd, "", &after) != nil || after.Size != before.Size || after.Mtime != before.Mtime {
+		return nil, size, mtimeNs, nil // it changes, or the disk does not give it
+	}
+	return &found, size, mtimeNs, nil
+}
+
+// content is an open file as an io.ReaderAt.
+type content int
+
+// ReadAt implements io.ReaderAt.
+func (c content) ReadAt(p []byte, off int64) (n int, err error) {
+	for n < len(p) {
+		var got int
+		err := retry(func() (err error) { got, err = unix.Pread(int(c), p[n:], off+int64(n)); return err })
+		if err != nil {
+			return n, err
+		}
+		if got == 0 {
+			return n, io.EOF
+		}
+		n += got
+	}
+	return n, nil
+}
+
+// lookAtTypes finds out the types of the files in a folder of a drive that nothing is known of, in batches.
+func (s *Store) lookAtTypes(ctx context.Context, drive, folder string, shallow bool) error {
+	f := &finding{store: s, query: blobstore.AssetQuery{Folder: folder, Shallow: shallow}, tops: map[string]unix.Statx_t{drive: {}}}
+	for {
+		var batch []listed
+		err := s.catalog.use(ctx, func(_, read *sql.DB) error {
+			batch = nil
+			text, args := f.sql([]blobstore.DriveName{blobstore.DriveName(drive)})
+			rows, err := read.QueryContext(ctx, strings.Replace(text, " order by", " and f.type is null order by", 1)+" limit 1000", args...)
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			for rows.Next() {
+				a, err := scanAsset(rows)
+				if err != nil {
+					return err
+				}
+				batch = append(batch, a)
+			}
+			return rows.Err()
+		})
+		if err != nil || len(batch) == 0 {
+			return err
+		}
+		var all []found
+		for i := range batch {
+			a := &batch[i]
+			if s.catalog.isWaiting(a.id) {
+				continue
+			}
+			facts, err := s.describeAt(ctx, a, false)
+			if err != nil {
+				return err
+			}
+			if facts != nil {
+				all = append(all, found{a.id, a.Size, a.mtimeNs, *facts})
+			}
+		}
+		if err := s.catalog.put(ctx, all); err != nil {
+			return err
+		}
+		f.after = batch[len(batch)-1].position()
+	}
+}
