@@ -2,6 +2,7 @@ package blobstore
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/hex"
 	"fmt"
 	"time"
@@ -42,6 +43,14 @@ func (id AssetID) String() string {
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
+// NewAssetID is one that no other asset has: random, version 4.
+func NewAssetID() (id AssetID) {
+	_, _ = rand.Read(id[:]) // never fails
+	id[6] = id[6]&0x0f | 0x40
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}
+
 // An AssetQuery says which assets are asked for. The zero value asks for all that the session may see.
 type AssetQuery struct {
 	Drives  []DriveName // of these drives; nil: of all that the session may see
@@ -62,6 +71,7 @@ type AssetQuery struct {
 // AssetOrder is the order of a list of assets.
 type AssetOrder int
 
+// The orders of an AssetQuery.
 const (
 	ByPath     AssetOrder = iota // by drive, then by path
 	ByCreation                   // the newest first

@@ -19,8 +19,8 @@ type Audit interface {
 	Record(event Event)
 }
 
-// Facts that a drive knows of a regular file, read as extended attributes. They are not listed and can be neither set nor removed
-// (ErrPermission), nor can any other name that begins with XattrFacts; one that is unknown is not there (ErrNoXattr).
+// Facts that a drive knows of a regular file, read as extended attributes and listed with them. They can be neither set nor removed (ErrPermission),
+// nor can any other name that begins with XattrFacts but XattrJob; one that is unknown is not there (ErrNoXattr).
 const (
 	XattrFacts        = "user.mediafs."
 	XattrAccessCount  = XattrFacts + "access_count"  // decimal: how often the file was opened

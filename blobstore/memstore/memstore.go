@@ -180,6 +180,8 @@ type node struct {
 	folder  folder            // of a folder
 	open    int               // files and listings open on it
 
+	id         blobstore.AssetID
+	bornNs     int64
 	accesses   int // how often it was opened by those who recorded it
 	accessedNs int64
 }
@@ -237,7 +239,7 @@ func (d *drive) newNode(what blobstore.NewNode, parent *node) *node {
 	n := &node{attr: blobstore.Attr{
 		Ino: d.ino, Mode: what.Mode & (unix.S_IFMT | 0o7777), UID: what.UID, GID: what.GID,
 		AtimeNs: now, MtimeNs: now, CtimeNs: now,
-	}}
+	}, id: blobstore.NewAssetID(), bornNs: now}
 	if parent != nil && parent.attr.Mode&unix.S_ISGID != 0 {
 		n.attr.GID = parent.attr.GID
 		if n.attr.IsDir() {
@@ -256,8 +258,20 @@ func (d *drive) newNode(what blobstore.NewNode, parent *node) *node {
 	case unix.S_IFCHR, unix.S_IFBLK:
 		n.attr.Rdev = what.Rdev
 	}
+	if job, ok := parent.job(); ok && n.mayHaveJob() {
+		n.xattrs = map[string][]byte{blobstore.XattrJob: job}
+	}
 	d.nodes[n.attr.Ino] = n
 	return n
+}
+
+// job is what is made in a folder takes as its own.
+func (n *node) job() (job []byte, ok bool) {
+	if n == nil {
+		return nil, false
+	}
+	job, ok = n.xattrs[blobstore.XattrJob]
+	return job, ok
 }
 
 // drop lets a node go that nothing leads to any more.

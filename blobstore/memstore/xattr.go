@@ -4,16 +4,14 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"mediafs/blobstore"
 )
 
 // maxXattrList is how many bytes the names of a node's xattrs may take, a NUL after each: what listxattr(2) can return,
-// XATTR_LIST_MAX of limits.h.
-const maxXattrList = 64 << 10
+// XATTR_LIST_MAX of limits.h, less what those of the facts take at most.
+const maxXattrList = 64<<10 - 512
 
 func (d *drive) GetXattr(ctx context.Context, ino blobstore.Ino, name string) (value []byte, err error) {
 	err = d.do(ctx, "get xattr of", ino, func() error {
@@ -21,9 +19,13 @@ func (d *drive) GetXattr(ctx context.Context, ino blobstore.Ino, name string) (v
 		if err != nil {
 			return err
 		}
-		if strings.HasPrefix(name, blobstore.XattrFacts) {
-			value, err = n.fact(name)
-			return err
+		if isFact(name) {
+			fact, ok := d.facts(n)[name]
+			if !ok {
+				return blobstore.ErrNoXattr
+			}
+			value = []byte(fact)
+			return nil
 		}
 		v, ok := n.xattrs[name]
 		if !ok {
@@ -45,8 +47,10 @@ func (d *drive) SetXattr(ctx context.Context, ino blobstore.Ino, name string, va
 		switch {
 		case name == "":
 			return blobstore.ErrInvalid
-		case strings.HasPrefix(name, blobstore.XattrFacts):
+		case isFact(name) || name == blobstore.XattrJob && !n.mayHaveJob():
 			return blobstore.ErrPermission
+		case name == blobstore.XattrJob && blobstore.CheckJob(string(value)) != nil:
+			return blobstore.CheckJob(string(value))
 		case len(name) > blobstore.MaxXattrName || len(value) > blobstore.MaxXattrValue:
 			return blobstore.ErrTooBig
 		case there && mode == blobstore.XattrCreate:
@@ -65,17 +69,13 @@ func (d *drive) SetXattr(ctx context.Context, ino blobstore.Ino, name string, va
 	})
 }
 
-// fact is what blobstore.XattrFacts promises.
-func (n *node) fact(name string) ([]byte, error) {
-	switch {
-	case !n.attr.IsRegular():
-	case name == blobstore.XattrAccessCount:
-		return strconv.AppendInt(nil, int64(n.accesses), 10), nil
-	case name == blobstore.XattrLastAccessed && n.accesses > 0:
-		return time.Unix(0, n.accessedNs).UTC().AppendFormat(nil, time.RFC3339Nano), nil
-	}
-	return nil, blobstore.ErrNoXattr
+// isFact says whether an attribute is one that nobody may set.
+func isFact(name string) bool {
+	return strings.HasPrefix(name, blobstore.XattrFacts) && name != blobstore.XattrJob
 }
+
+// mayHaveJob says whether a node is one that xattr(7) lets users have attributes of.
+func (n *node) mayHaveJob() bool { return n.attr.IsRegular() || n.attr.IsDir() }
 
 // xattrList is how many bytes the names take.
 func (n *node) xattrList() (size int) {
@@ -92,6 +92,7 @@ func (d *drive) ListXattr(ctx context.Context, ino blobstore.Ino) (names []strin
 			return err
 		}
 		names = slices.Sorted(maps.Keys(n.xattrs))
+		names = slices.AppendSeq(names, maps.Keys(d.facts(n)))
 		return nil
 	})
 	return names, err
@@ -103,7 +104,7 @@ func (d *drive) RemoveXattr(ctx context.Context, ino blobstore.Ino, name string)
 		if err != nil {
 			return err
 		}
-		if strings.HasPrefix(name, blobstore.XattrFacts) {
+		if isFact(name) {
 			return blobstore.ErrPermission
 		}
 		if _, ok := n.xattrs[name]; !ok {

@@ -150,7 +150,7 @@ var auditTests = []test{
 			w.Errorf("got %d records, want 3", len(got))
 		}
 	}},
-	{"facts are not listed, and can be neither set nor removed", func(w *world) {
+	{"facts can be neither set nor removed", func(w *world) {
 		file, dir := w.mkfile(root, "a", ""), w.mkdir(root, "dir")
 		w.opened(file, 1)
 		for _, ino := range []blobstore.Ino{file, dir, root} {

@@ -163,7 +163,7 @@ var roleTests = []test{
 		w.same(w.cat(ino), "content", "content")
 		w.mkfile(root, "b", "still alice's")
 	}},
-	{"facts that a drive tells as xattrs are nobody's to set, remove or list", func(w *world) {
+	{"facts that a drive tells as xattrs are nobody's to set or remove", func(w *world) {
 		ino := w.mkfile(root, "a", "content")
 		for _, name := range []string{blobstore.XattrAccessCount, blobstore.XattrFacts + "anything"} {
 			w.gives(w.drive.SetXattr(w.ctx, ino, name, []byte("1"), blobstore.XattrSet), blobstore.ErrPermission, "set %s", name)

@@ -68,6 +68,7 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"xattrs", xattrTests},
 		{"locks", lockTests},
 		{"audit", auditTests},
+		{"assets", assetTests},
 		{"ended context", contextTests},
 		{"many at once", concurrencyTests},
 	} {
