@@ -43,6 +43,7 @@ type blob struct {
 	lost         error            // why nothing can be stored any more
 	foreign      uint64           // times that another mount was found to have changed it
 	making       *making          // the file is known here alone; nil: the database has it
+	changed      bool             // its content was changed here: once it is let go, it is to be described
 	kept         bool             // the spool has bytes of it that are not known to be stored
 	version      uint64           // counts what makes an answer of the database that is on its way old
 	segments     map[int64]*segment
@@ -99,6 +100,8 @@ func (d *Drive) forget(b *blob) {
 	delete(d.blobs, b.ino)
 	if removed {
 		d.collectSoon()
+	} else if b.changed {
+		d.describeSoon(b.ino)
 	}
 }
 
@@ -358,6 +361,7 @@ func (b *blob) setAttr(ctx context.Context, change blobstore.AttrChange) (blobst
 		return blobstore.Attr{}, err
 	}
 	if resize {
+		b.changed = true
 		b.discard(change.Size)
 		b.dropSegments(0, -1)
 		b.attr.Size = r.attr.Size
