@@ -200,13 +200,8 @@ func patternRegex(pattern string) string {
 			b.WriteString(".*")
 		case '?':
 			b.WriteByte('.')
-		case '[': // which names are meant is for matches to say
-			for i++; i < len(runes) && (runes[i] != ']' || runes[i-1] == '['); i++ {
-				if runes[i] == '\\' {
-					i++
-				}
-			}
-			b.WriteByte('.')
+		case '[':
+			i = writeClass(&b, runes, i+1)
 		case '\\':
 			if i++; i < len(runes) {
 				writeRune(&b, runes[i])
@@ -217,6 +212,48 @@ func patternRegex(pattern string) string {
 	}
 	b.WriteByte('$')
 	return b.String()
+}
+
+// writeClass has a regular expression go on with the class of a pattern that begins at runes[i], and returns where that ends. The pattern is one.
+func writeClass(b *strings.Builder, runes []rune, i int) int {
+	b.WriteByte('[')
+	if runes[i] == '^' {
+		b.WriteByte('^')
+		i++
+	}
+	next := func() (r rune) {
+		if runes[i] == '\\' {
+			i++
+		}
+		r = runes[i]
+		i++
+		return r
+	}
+	for first := true; first || runes[i] != ']'; first = false {
+		low := next()
+		high := low
+		if runes[i] == '-' {
+			i++
+			high = next()
+		}
+		if low > high {
+			continue // of no character
+		}
+		writeRange(b, low, high)
+		for r := low; r <= high && r <= low+unicode.MaxLatin1; r++ {
+			for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+				if unicode.ToLower(f) == r && (f < low || f > high) {
+					writeRange(b, f, f)
+				}
+			}
+		}
+	}
+	b.WriteByte(']')
+	return i
+}
+
+func writeRange(b *strings.Builder, low, high rune) {
+	fmt.Fprintf(b, `\U%08x-\U%08x`, max(low, 1), max(high, 1))
 }
 
 // writeRune has a regular expression go on with a character, in either case.
@@ -235,11 +272,7 @@ func writeRune(b *strings.Builder, r rune) {
 		if i > 0 {
 			b.WriteByte('|')
 		}
-		if r < unicode.MaxASCII && !unicode.IsLetter(r) && !unicode.IsDigit(r) {
-			fmt.Fprintf(b, `\u%04x`, r)
-		} else {
-			b.WriteRune(r)
-		}
+		fmt.Fprintf(b, `\U%08x`, r)
 	}
 	b.WriteByte(')')
 }

@@ -541,6 +541,32 @@ begin
 		where n.drive_id = p_drive and n.ino = p_ino returning *;
 end $$;
 
+-- p_mode: 0 set, 1 must not be there, 2 must be there. p_open: the caller has the node open, so it need not have a name. What is known of an asset is listed with
+-- its attributes, so their names leave 512 bytes of what listxattr(2) can return.
+create or replace function mediafs.set_xattr(p_drive integer, p_ino bigint, p_name bytea, p_value bytea, p_mode integer, p_open boolean, p_now bigint) returns void
+language plpgsql security definer as $$
+declare
+	v_there boolean;
+	v_names bigint; -- bytes that listxattr(2) returns
+begin
+	p_drive := mediafs.admit(p_drive);
+	update mediafs.nodes n set ctime_ns = p_now where n.drive_id = p_drive and n.ino = p_ino and (n.nlink > 0 or p_open);
+	if not found then
+		raise exception 'no such node' using errcode = 'MF404';
+	end if;
+	select coalesce(bool_or(x.name = p_name), false), coalesce(sum(octet_length(x.name) + 1), 0) into v_there, v_names
+		from mediafs.xattrs x where x.drive_id = p_drive and x.ino = p_ino;
+	if p_mode = 1 and v_there then
+		raise exception 'exists' using errcode = 'MF409';
+	elsif p_mode = 2 and not v_there then
+		raise exception 'no such attribute' using errcode = 'MF061';
+	elsif not v_there and v_names + octet_length(p_name) + 1 > 65536 - 512 then
+		raise exception 'more names than listxattr(2) can return' using errcode = 'MF028'; -- XATTR_LIST_MAX of limits.h
+	end if;
+	insert into mediafs.xattrs as x (drive_id, ino, name, value) values (p_drive, p_ino, p_name, p_value)
+		on conflict (drive_id, ino, name) do update set value = excluded.value;
+end $$;
+
 -- Gives a file or folder a job, or with null none. p_mode and p_open are as those of set_xattr.
 create function mediafs.set_job(p_drive integer, p_ino bigint, p_job text, p_mode integer, p_open boolean, p_now bigint) returns void
 language plpgsql security definer as $$
