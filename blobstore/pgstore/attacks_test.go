@@ -159,7 +159,7 @@ func TestWhatReadsWithTheWorkersRightsAsksFirst(t *testing.T) {
 	}
 	defer conn.Close(t.Context())
 	rows, err := conn.Query(t.Context(), `select p.proname, p.prosrc from pg_proc p where p.proowner = 'mediafs_worker'::regrole and p.provolatile <> 'v'
-		and not (p.provolatile = 's' and p.prosecdef and p.proconfig = array['search_path=pg_catalog, pg_temp'] and p.proargnames[1] = 'p_drive'
+		and not (p.provolatile = 's' and p.prosecdef and p.proconfig @> array['search_path=pg_catalog, pg_temp'] and p.proargnames[1] = 'p_drive'
 			and not exists (select from aclexplode(p.proacl) where grantee = 0) and p.prosrc ~ '^\n(declare\n.*\n)?begin\n\tp_drive := mediafs\.admit_reader\(p_drive\);\n')`)
 	if err != nil {
 		t.Fatal(err)

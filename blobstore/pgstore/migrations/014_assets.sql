@@ -275,6 +275,15 @@ exception when character_not_in_repertoire or untranslatable_character then
 	return pg_catalog.encode(p_name, 'escape');
 end $$;
 
+-- Whether a name matches a regular expression; what is not UTF-8 may.
+create function mediafs.may_match(p_name bytea, p_regex text) returns boolean
+language plpgsql immutable as $$
+begin
+	return pg_catalog.convert_from(p_name, 'UTF8') operator(pg_catalog.~) p_regex;
+exception when character_not_in_repertoire or untranslatable_character then
+	return true;
+end $$;
+
 create function mediafs.at_ns(p_ns bigint) returns timestamptz
 language sql immutable parallel safe
 return timestamptz '1970-01-01 00:00:00+00' + (p_ns / 1000) * interval '1 microsecond';
@@ -628,13 +637,13 @@ create function mediafs.drive_assets(p_drive integer, p_folder bytea[], p_shallo
 	p_after_ns bigint, p_after_ino bigint, p_after_folder bytea, p_after_name bytea, p_limit integer)
 returns table (o_ino bigint, o_folder bytea, o_name bytea, o_size bigint, o_job text, o_created bigint, o_mtime bigint, o_described boolean,
 	o_type text, o_sha256 bytea, o_width integer, o_height integer, o_taken bigint, o_count bigint, o_at bigint)
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
 	c_few constant integer := 5000;
 	c_facts constant text := 'left join lateral (select f.* from mediafs.facts f where f.drive_id = $1 and f.ino = n.ino offset 0) f on true '
 		'left join lateral (select a.count, a.at_ns from mediafs.accesses a where a.drive_id = $1 and a.ino = n.ino offset 0) a on true ';
 	c_columns constant text := 'n.nlink, n.size, n.job, n.created_ns, n.mtime_ns, n.described, f.mime_type, f.sha256, f.width, f.height, f.taken_ns, a.count, a.at_ns';
-	c_named constant text := '(mediafs.text_of(%1$s.name) ~ $8 or convert_to(mediafs.text_of(%1$s.name), ''UTF8'') <> %1$s.name)';
+	c_named constant text := 'mediafs.may_match(%s.name, $8)';
 	-- Of the names of a file that are wanted, the first stands for it.
 	c_first constant text := '(h.nlink = 1 or not exists (select from mediafs.entries o, lateral (select mediafs.folder_of($1, o.parent) as path) p '
 		'where o.drive_id = $1 and o.ino = h.ino and (p.path, o.name) < (%s, h.name) and %s and %s))';
