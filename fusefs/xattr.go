@@ -87,6 +87,15 @@ func putXattr(r *request, dest, value []byte) (uint32, fuse.Status) {
 	return size, r.end(nil)
 }
 
+// factRefused is the error of changing what a drive tells of its assets. Programs that copy files with their attributes (cp -a, mv) try to set those of the
+// original on the copy, and pass over in silence what a file system says it does not support; EPERM they report.
+func factRefused(name string, err error) error {
+	if strings.HasPrefix(name, blobstore.XattrFacts) && errors.Is(err, blobstore.ErrPermission) {
+		return blobstore.ErrNotSupported
+	}
+	return err
+}
+
 // SetXAttr answers setxattr(2).
 func (fs *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, value []byte) fuse.Status {
 	r, err := fs.beginChange(opSetxattr, &in.InHeader)
@@ -101,7 +110,7 @@ func (fs *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name stri
 		return r.end(err)
 	}
 	fs.seenXattr(r.node, name)
-	return r.endNode(r.drive.SetXattr(r.ctx, r.ino, name, value, mode))
+	return r.endNode(factRefused(name, r.drive.SetXattr(r.ctx, r.ino, name, value, mode)))
 }
 
 // xattrMode decodes the flags of setxattr(2).
@@ -126,5 +135,5 @@ func (fs *filesystem) RemoveXAttr(_ <-chan struct{}, header *fuse.InHeader, name
 	if err := checkXattr(name); err != nil {
 		return r.end(err)
 	}
-	return r.endNode(r.drive.RemoveXattr(r.ctx, r.ino, name))
+	return r.endNode(factRefused(name, r.drive.RemoveXattr(r.ctx, r.ino, name)))
 }

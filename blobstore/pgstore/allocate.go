@@ -56,6 +56,7 @@ func (b *blob) alone(ctx context.Context, change func(number int64) (row, error)
 		return err
 	}
 	b.stored = r.attr.Size
+	b.changed = true
 	b.become(r.attr)
 	return nil
 }

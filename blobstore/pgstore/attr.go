@@ -105,6 +105,9 @@ func (d *Drive) SetAttr(ctx context.Context, ino blobstore.Ino, change blobstore
 		var r row
 		r, err = d.setAttr(ctx, ino, change)
 		attr = r.attr
+		if err == nil && change.Set.Has(blobstore.SetSize) {
+			d.describeSoon(ino)
+		}
 	} else {
 		attr, err = b.setAttr(ctx, change)
 	}

@@ -45,6 +45,7 @@ type blob struct {
 	foreign      uint64           // times that another mount was found to have changed it
 	making       *making          // the file is known here alone; nil: the database has it
 	unsure       uint64           // Drive.commits after the last change of the node that did not wait for the disk; 0: there was none
+	changed      bool             // its content was changed here: once it is let go, it is to be described
 	kept         bool             // the spool has bytes of it that are not known to be stored
 	version      uint64           // counts what makes an answer of the database that is on its way old
 	segments     map[int64]*segment
@@ -101,6 +102,8 @@ func (d *Drive) forget(b *blob) {
 	delete(d.blobs, b.ino)
 	if removed {
 		d.collectSoon()
+	} else if b.changed {
+		d.describeSoon(b.ino)
 	}
 }
 
@@ -390,6 +393,7 @@ func (b *blob) setAttr(ctx context.Context, change blobstore.AttrChange) (blobst
 		return blobstore.Attr{}, err
 	}
 	if resize {
+		b.changed = true
 		b.discard(change.Size)
 		b.dropSegments(0, -1)
 		b.attr.Size = r.attr.Size

@@ -213,6 +213,11 @@ var surveys = []survey{
 		rules: []rule{{"access", "n.ino is null", "format('%s opens of a node that is not there', a.count)"}},
 	},
 	{
+		from: `mediafs.facts f join mediafs.drives d using (drive_id) left join mediafs.nodes n on n.drive_id = f.drive_id and n.ino = f.ino`,
+		ino:  "f.ino", name: "null::bytea",
+		rules: []rule{{"facts", "n.ino is null", "'what the content says of a node that is not there'"}},
+	},
+	{
 		from: `mediafs.accounts a join mediafs.drives d using (drive_id)`,
 		ino:  "0::bigint", name: "null::bytea",
 		rules: []rule{{"account", "d.owner is distinct from a.user_id", "format('the account of %L is said to own it', a.user_id)"}},

@@ -300,6 +300,8 @@ var faults = []fault{
 		kinds: "xattr", after: map[string]string{"lost+found": "folder", "lost+found/ino-4000": "content "}},
 	{name: "opens of nothing", sql: `set session_replication_role = replica; insert into mediafs.accesses (drive_id, ino, count, at_ns) values ({alice}, 4000, 1, 1)`,
 		kinds: "access"},
+	{name: "facts of nothing", sql: `insert into mediafs.facts (drive_id, ino, created_ns, mime_type, sha256) values ({alice}, 4000, 1, 'image/jpeg', sha256('gone'))`,
+		kinds: "facts"},
 	{name: "the usage is wrong", sql: `update mediafs.usage set bytes = bytes - 1000, nodes = nodes + 3 where drive_id = {alice} and slot = 3`, kinds: "usage"},
 	{name: "a row of the usage is gone", sql: `delete from mediafs.usage where drive_id = {alice} and slot = 3`, kinds: "usage"},
 	{name: "an account has another's drive", sql: `update mediafs.accounts set drive_id = {alice} where user_id = 'bob'`, kinds: "account"},

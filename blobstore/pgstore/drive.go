@@ -46,6 +46,8 @@ type Drive struct {
 	spool   *spool // nil: nothing is kept
 	locks   locks
 
+	describing describing
+
 	commits atomic.Uint64 // transactions that changed something and committed without waiting for the disk
 	durable atomic.Uint64 // how many of those are known to be on it
 	losses  atomic.Uint64 // times that the server went away with commits that it may have lost
@@ -60,7 +62,7 @@ type Drive struct {
 
 	stop    context.CancelFunc // ends tasks
 	life    context.Context    // ends with the drive
-	tasks   sync.WaitGroup     // background stores and the keeper; waited for by Close
+	tasks   sync.WaitGroup     // background stores, the keeper, and what describes files; waited for by Close
 	collect chan struct{}      // says that something was removed
 	settle  chan struct{}      // says that the database may have other locks for held than are
 }
@@ -84,6 +86,7 @@ func (s *Store) attach(ctx context.Context, session auth.Session, name blobstore
 		quota:   newQuota(),
 	}
 	d.known.making = &d.making
+	d.describing.soon = make(chan struct{}, 1)
 	d.locks.table.Claim = d.claim
 	d.session.Store(&session)
 	own := name == ""
@@ -126,6 +129,9 @@ func (s *Store) attach(ctx context.Context, session auth.Session, name blobstore
 	}
 	d.tasks.Go(d.keep)
 	d.tasks.Go(d.watchSole)
+	if !d.guest {
+		d.tasks.Go(d.describeFiles)
+	}
 	d.startRecording()
 	return d, nil
 }

@@ -97,7 +97,9 @@ func (h household) pin(t *testing.T) {
 		insert into mediafs.mounts (drive_id, mount_id, host) values (`+fmt.Sprint(h.aliceDrive)+`, gen_random_uuid(), 'elsewhere');
 		insert into mediafs.removed (drive_id, blob, mount_id) values (`+fmt.Sprint(h.aliceDrive)+`, 4711, gen_random_uuid());
 		insert into mediafs.locks (drive_id, ino, mount_id, seq, low, high, pid, flock, exclusive)
-			values (`+fmt.Sprint(h.aliceDrive)+`, 1, gen_random_uuid(), 1, '{0}', '{9}', '{1}', '{f}', '{t}')`)
+			values (`+fmt.Sprint(h.aliceDrive)+`, 1, gen_random_uuid(), 1, '{0}', '{9}', '{1}', '{f}', '{t}');
+		insert into mediafs.facts (drive_id, ino, created_ns, mime_type, sha256)
+			values (`+fmt.Sprint(h.aliceDrive)+`, 16, 1, 'image/jpeg', sha256('alice''s own')) on conflict do nothing`)
 	if err != nil {
 		t.Fatal(err)
 	}

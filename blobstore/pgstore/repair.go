@@ -116,7 +116,7 @@ func (r *repairer) lock(ctx context.Context) error {
 	if err := r.do(ctx, "select from mediafs.drives where drive_id = $1 for update"); err != nil {
 		return err
 	}
-	_, err := r.tx.Exec(ctx, "lock table mediafs.removed, mediafs.nodes, mediafs.entries, mediafs.chunks, mediafs.xattrs, mediafs.usage in exclusive mode")
+	_, err := r.tx.Exec(ctx, "lock table mediafs.removed, mediafs.nodes, mediafs.entries, mediafs.chunks, mediafs.xattrs, mediafs.facts, mediafs.usage in exclusive mode")
 	return err
 }
 
@@ -392,6 +392,7 @@ func (r *repairer) count(ctx context.Context) error {
 				left join mediafs.chunks c on c.drive_id = $1 and c.blob = m.blob and m.blob <> 0 where m.drive_id = $1 group by m.ino) c
 			where n.drive_id = $1 and n.ino = c.ino and n.allocated <> c.bytes`,
 		`delete from mediafs.accesses a where a.drive_id = $1 and not exists (select from mediafs.nodes n where n.drive_id = $1 and n.ino = a.ino)`,
+		`delete from mediafs.facts f where f.drive_id = $1 and not exists (select from mediafs.nodes n where n.drive_id = $1 and n.ino = f.ino)`,
 		`update mediafs.accounts a set drive_id = (select o.drive_id from mediafs.drives o where o.owner = a.user_id)
 			from mediafs.drives d where d.drive_id = $1 and a.drive_id = $1 and d.owner is distinct from a.user_id`,
 		`insert into mediafs.usage (drive_id, slot) select $1, s from generate_series(0, 7) s on conflict do nothing`,

@@ -15,7 +15,8 @@ import (
 // asked. Who comes later makes itself known first, durably, and waits for longer than that before it does anything: by then the mount that was
 // alone has heard of it, or has been without an answer for too long to believe that it still is.
 //
-// Whoever changes a drive other than through a mount leaves a row in mediafs.mounts as if it were one.
+// Whoever changes a drive other than through a mount leaves a row in mediafs.mounts as if it were one. An application that changes it by SQL
+// holds a lock as well until its transaction ends, since its row is not seen before that.
 const (
 	soleFor     = 400 * time.Millisecond // how long an answer is good
 	soleEvery   = 100 * time.Millisecond // how often it is asked for
@@ -130,15 +131,26 @@ func (d *Drive) watchSole() {
 	}
 }
 
-// others says whether another mount may use the drive, and finds out on the way what the drive may hold. One that has not been heard of for a minute is dead; that is believed only by who has been
-// heard of all that time, and so would have heard of it.
+// sqlLock and the drive's number are the advisory lock of those who change the drive by SQL, and sqlMount is their row of mediafs.mounts: see mediafs.announce.
+const (
+	sqlLock  = int32(1835361382)
+	sqlMount = "00000000-0000-8000-8000-000000000000"
+)
+
+// others says whether another mount may use the drive, or an application, and finds out on the way what the drive may hold. A mount that has not been
+// heard of for a minute is dead; that is believed only by who has been heard of all that time, and so would have heard of it. The lock is asked for
+// first: of whoever has let it go by then, the row is seen.
 func (d *Drive) others(ctx context.Context) (bool, error) {
-	others := true
+	free, others := false, true
 	a := d.quota.asking()
 	var used []int64
 	err := d.run(ctx, "ask for other mounts", impatient, statement{
+		sql:  "select pg_try_advisory_xact_lock($1, $2)",
+		args: []any{sqlLock, d.id},
+		each: func(r pgx.Rows) error { return r.Scan(&free) },
+	}, statement{
 		sql: `select exists (select from mediafs.mounts o where o.drive_id = $1 and o.mount_id <> $2
-				and (o.seen_at >= now() - interval '60 s' or m.since >= now() - interval '60 s')),
+				and (o.seen_at >= now() - interval '60 s' or m.since >= now() - interval '60 s' and o.mount_id <> '` + sqlMount + `')),
 			d.max_bytes, d.max_nodes, case when d.max_bytes > 0 or d.max_nodes > 0 then
 				(select array[sum(u.bytes)::bigint, sum(u.nodes)::bigint] from mediafs.usage u where u.drive_id = $1) end
 			from mediafs.mounts m join mediafs.drives d on d.drive_id = $1 where m.drive_id = $1 and m.mount_id = $2`,
@@ -151,7 +163,7 @@ func (d *Drive) others(ctx context.Context) (bool, error) {
 	} else if last := d.quota.last.Load(); err == nil && (last.maxBytes > 0 || last.maxNodes > 0) { // there was a limit
 		err = d.askQuota(ctx)
 	}
-	return others, err
+	return others || !free, err
 }
 
 // arrive waits until a mount that was alone so far knows that it no longer is.

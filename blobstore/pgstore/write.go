@@ -498,6 +498,7 @@ func (b *blob) touchDown(t transfer, r row, err error) {
 		b.mtimePending = false
 	}
 	b.since = time.Now()
+	b.changed = true
 	b.stored, b.storedMtime = r.attr.Size, r.attr.MtimeNs
 	b.become(r.attr)
 }

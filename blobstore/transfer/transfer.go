@@ -180,18 +180,18 @@ func (r *run) part() string { return r.mine + fmt.Sprint(r.parts.Add(1)) }
 
 // A folder is a folder that is being copied.
 type folder struct {
-	source   *Source
-	up       *folder // nil: the target, or the root of a source
-	src      blobstore.Ino
-	dst      blobstore.Attr // as it was made or found
-	name     string
-	path     string // as it is shown
-	to       string // its path on the target
-	attr     blobstore.Attr
-	fresh    bool         // this run has made it, so nothing else is in it
-	finish   bool         // it gets the attributes of the source
-	left     atomic.Int64 // what is in it and not done yet, and one while it is listed
-	stays    atomic.Bool  // something in it was not removed from the source
+	source *Source
+	up     *folder // nil: the target, or the root of a source
+	src    blobstore.Ino
+	dst    blobstore.Attr // as it was made or found
+	name   string
+	path   string // as it is shown
+	to     string // its path on the target
+	attr   blobstore.Attr
+	fresh  bool         // this run has made it, so nothing else is in it
+	finish bool         // it gets the attributes of the source
+	left   atomic.Int64 // what is in it and not done yet, and one while it is listed
+	stays  atomic.Bool  // something in it was not removed from the source
 }
 
 // A task is a node to be copied that is no folder.

@@ -1,0 +1,278 @@
+package pgstore
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"math"
+	"path"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/jackc/pgx/v5"
+
+	"mediafs/auth"
+	"mediafs/blobstore"
+)
+
+var _ blobstore.Assets = (*Store)(nil)
+
+// pageAssets is how many assets a page has that does not say.
+const pageAssets = 1000
+
+// assetCursor is where a list of assets goes on: after an asset, by whichever order it is in.
+type assetCursor struct {
+	Drive        string
+	Ns, Ino      int64  // by creation
+	Folder, Name []byte // by path
+}
+
+// FindAssets is one round trip (mediafs.find_assets), unless names that are not UTF-8 pass the database and not the pattern.
+func (s *Store) FindAssets(ctx context.Context, session auth.Session, query blobstore.AssetQuery) (blobstore.AssetPage, error) {
+	const op = "find assets"
+	if err := check(session); err != nil {
+		return blobstore.AssetPage{}, err
+	}
+	if _, err := path.Match(query.Name, ""); err != nil {
+		return blobstore.AssetPage{}, fmt.Errorf("pgstore: %s: the pattern %q: %w", op, query.Name, blobstore.ErrInvalid)
+	}
+	after := assetCursor{Ns: math.MaxInt64, Ino: math.MaxInt64, Folder: []byte{}, Name: []byte{}}
+	if query.After != "" {
+		text, err := base64.RawURLEncoding.DecodeString(query.After)
+		if err == nil {
+			err = json.Unmarshal(text, &after)
+		}
+		if err != nil || strings.ContainsRune(after.Drive, 0) {
+			return blobstore.AssetPage{}, fmt.Errorf("pgstore: %s: no page begins after %q: %w", op, query.After, blobstore.ErrInvalid)
+		}
+	}
+	limit := query.Limit
+	if limit <= 0 {
+		limit = pageAssets
+	}
+	for {
+		found, err := s.askAssets(ctx, session, &query, after, limit+1)
+		if err != nil {
+			return blobstore.AssetPage{}, translate(ctx, op, err)
+		}
+		page, more := found, len(found) > limit
+		if more {
+			page = found[:limit]
+			after = page[limit-1].cursor
+		}
+		var result blobstore.AssetPage
+		for _, f := range page {
+			if query.Name == "" || matches(query.Name, string(f.cursor.Name)) {
+				result.Assets = append(result.Assets, f.asset)
+			}
+		}
+		if more && len(result.Assets) == 0 {
+			continue
+		}
+		if more {
+			text, err := json.Marshal(after)
+			if err != nil {
+				return blobstore.AssetPage{}, err
+			}
+			result.Next = base64.RawURLEncoding.EncodeToString(text)
+		}
+		return result, nil
+	}
+}
+
+// A foundAsset is an asset, and the cursor of the page that begins after it.
+type foundAsset struct {
+	asset  blobstore.Asset
+	cursor assetCursor
+}
+
+// askAssets is one round trip. It may give assets whose names do not match.
+func (s *Store) askAssets(ctx context.Context, session auth.Session, query *blobstore.AssetQuery, after assetCursor, limit int) ([]foundAsset, error) {
+	var drives, types []string
+	for _, drive := range query.Drives {
+		if !strings.ContainsRune(string(drive), 0) {
+			drives = append(drives, string(drive))
+		}
+	}
+	if query.Drives != nil && drives == nil {
+		drives = []string{}
+	}
+	for _, t := range query.Types {
+		if !strings.ContainsRune(t, 0) {
+			types = append(types, t)
+		}
+	}
+	if query.Types != nil && types == nil {
+		types = []string{}
+	}
+	folder := [][]byte{}
+	if trimmed := strings.Trim(query.Folder, "/"); trimmed != "" {
+		for _, name := range strings.Split(trimmed, "/") {
+			folder = append(folder, []byte(name))
+		}
+	}
+	var regex, job *string
+	if query.Name != "" {
+		pattern := patternRegex(query.Name)
+		regex = &pattern
+	}
+	if query.Job != "" {
+		if blobstore.CheckJob(query.Job) != nil {
+			return nil, nil // nothing has it
+		}
+		job = &query.Job
+	}
+	since, until, largest := int64(math.MinInt64), int64(math.MaxInt64), int64(math.MaxInt64)
+	if !query.Since.IsZero() {
+		since = query.Since.UnixNano()
+	}
+	if !query.Until.IsZero() {
+		until = query.Until.UnixNano()
+	}
+	if query.MaxSize > 0 {
+		largest = query.MaxSize
+	}
+	byPath := query.Order != blobstore.ByCreation
+	rows, err := s.pool.Query(ctx, `select o_drive, o_id, o_ino, o_folder, o_name, o_size, o_job, o_created, o_mtime, o_described, o_type, o_sha256, o_width, o_height,
+			o_taken, o_count, o_at
+		from mediafs.find_assets($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+		order by case when $12 then 0 else -o_created end, o_drive collate "C", case when $12 then 0 else -o_ino end, o_folder, o_name limit $18`,
+		credential(session), drives, folder, query.Shallow, regex, types, job, since, until, query.MinSize, largest, byPath,
+		after.Drive, after.Ns, after.Ino, after.Folder, after.Name, int32(min(limit, math.MaxInt32)))
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, scanAsset)
+}
+
+func scanAsset(r pgx.CollectableRow) (f foundAsset, err error) {
+	a, c := &f.asset, &f.cursor
+	var id [16]byte
+	var job, kind *string
+	var mtime int64
+	var width, height *int32
+	var taken, count, at *int64
+	err = r.Scan(&c.Drive, &id, &c.Ino, &c.Folder, &c.Name, &a.Size, &job, &c.Ns, &mtime, &a.Described, &kind, &a.SHA256, &width, &height, &taken, &count, &at)
+	if err != nil {
+		return f, err
+	}
+	a.ID, a.Drive, a.Ino, a.Path = id, blobstore.DriveName(c.Drive), blobstore.Ino(c.Ino), string(c.Name)
+	if len(c.Folder) > 0 {
+		a.Path = string(c.Folder) + "/" + a.Path
+	}
+	a.Created, a.Changed = time.Unix(0, c.Ns), time.Unix(0, mtime)
+	if job != nil {
+		a.Job = *job
+	}
+	if kind != nil {
+		a.Type = *kind
+	}
+	if width != nil && height != nil {
+		a.Width, a.Height = int(*width), int(*height)
+	}
+	if taken != nil {
+		a.Taken = time.Unix(0, *taken)
+	}
+	if count != nil && at != nil {
+		a.AccessCount, a.LastAccessed = *count, time.Unix(0, *at)
+	}
+	return f, nil
+}
+
+// matches says whether a name fits a pattern of path.Match, without regard to case.
+func matches(pattern, name string) bool {
+	ok, err := path.Match(strings.ToLower(pattern), strings.ToLower(name))
+	return ok && err == nil
+}
+
+// patternRegex is a regular expression of Postgres that at least all names match, as long as they are UTF-8, which fit a pattern of path.Match. It says itself which
+// letters are alike but for their case: the database knows them only in some locales.
+func patternRegex(pattern string) string {
+	var b strings.Builder
+	b.WriteByte('^')
+	runes := []rune(strings.ToLower(pattern))
+	for i := 0; i < len(runes); i++ {
+		switch r := runes[i]; r {
+		case '*':
+			b.WriteString(".*")
+		case '?':
+			b.WriteByte('.')
+		case '[':
+			i = writeClass(&b, runes, i+1)
+		case '\\':
+			if i++; i < len(runes) {
+				writeRune(&b, runes[i])
+			}
+		default:
+			writeRune(&b, r)
+		}
+	}
+	b.WriteByte('$')
+	return b.String()
+}
+
+// writeClass has a regular expression go on with the class of a pattern that begins at runes[i], and returns where that ends. The pattern is one.
+func writeClass(b *strings.Builder, runes []rune, i int) int {
+	b.WriteByte('[')
+	if runes[i] == '^' {
+		b.WriteByte('^')
+		i++
+	}
+	next := func() (r rune) {
+		if runes[i] == '\\' {
+			i++
+		}
+		r = runes[i]
+		i++
+		return r
+	}
+	for first := true; first || runes[i] != ']'; first = false {
+		low := next()
+		high := low
+		if runes[i] == '-' {
+			i++
+			high = next()
+		}
+		if low > high {
+			continue // of no character
+		}
+		writeRange(b, low, high)
+		for r := low; r <= high && r <= low+unicode.MaxLatin1; r++ {
+			for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+				if unicode.ToLower(f) == r && (f < low || f > high) {
+					writeRange(b, f, f)
+				}
+			}
+		}
+	}
+	b.WriteByte(']')
+	return i
+}
+
+func writeRange(b *strings.Builder, low, high rune) {
+	fmt.Fprintf(b, `\U%08x-\U%08x`, max(low, 1), max(high, 1))
+}
+
+// writeRune has a regular expression go on with a character, in either case.
+func writeRune(b *strings.Builder, r rune) {
+	alike := []rune{r}
+	for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+		alike = append(alike, f)
+	}
+	if r == unicode.ReplacementChar || r == 0 {
+		b.WriteByte('.')
+		return
+	}
+	slices.Sort(alike)
+	b.WriteByte('(')
+	for i, r := range alike {
+		if i > 0 {
+			b.WriteByte('|')
+		}
+		fmt.Fprintf(b, `\U%08x`, r)
+	}
+	b.WriteByte(')')
+}
