@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"mediafs/blobstore"
 )
@@ -22,7 +24,7 @@ import (
 // It is a file of its own beside indexFile: whoever looks at a large drive writes for seconds, and nobody who counts should wait for that.
 const catalogFile = "assets.sqlite"
 
-// catalogVersion is the version of the schema (user_version). A catalogue of another version is made anew.
+// catalogVersion is the version of the schema (user_version). A catalogue of another version is left to the programs of that version.
 const catalogVersion = 1
 
 // catalogCache is how much memory each of its connections has for pages, in KiB.
@@ -43,7 +45,7 @@ const catalogSchema = `
 		primary key (drive, ino, born_ns)
 	) without rowid;`
 
-// catalog is a store's catalogFile, opened when it is first needed; where that can't be written, one of this process's own, which goes with it.
+// catalog is a store's catalogFile, opened when it is first needed; where that can't be used, one of this process's own, which goes with it.
 type catalog struct {
 	store *Store
 	path  string
@@ -76,8 +78,10 @@ func (c *catalog) close() error {
 // letGo closes the databases. With mu.
 func (c *catalog) letGo() error {
 	var err error
-	if c.write != nil {
-		err = errors.Join(c.read.Close(), c.write.Close())
+	for _, db := range []*sql.DB{c.read, c.write} {
+		if db != nil {
+			err = errors.Join(err, db.Close())
+		}
 	}
 	if c.aside != "" {
 		err = errors.Join(err, os.RemoveAll(c.aside))
@@ -93,10 +97,10 @@ func (c *catalog) use(ctx context.Context, do func(write, read *sql.DB) error) e
 		if err == nil {
 			err = do(write, read)
 		}
-		if !again || !isBroken(err) && !errors.Is(err, errIndexVersion) {
+		if !again || !isBroken(err) {
 			return err
 		}
-		c.store.log.Warn("what is known of files is broken, or of another version; finding it out anew", "error", err)
+		c.store.log.Warn("what is known of files is broken; finding it out anew", "error", err)
 		c.mu.Lock()
 		_ = c.letGo()
 		removeDatabase(c.path)
@@ -113,36 +117,45 @@ func (c *catalog) open(ctx context.Context) (write, read *sql.DB, err error) {
 	if c.write != nil {
 		return c.write, c.read, nil
 	}
-	path := c.path
-	err = makeDatabase(path)
-	if isDenied(err) {
+	err = c.openAt(ctx, c.path)
+	if isDenied(err) || errors.Is(err, errIndexVersion) {
 		c.store.log.Debug("what is known of files can't be kept beside the store; finding it out for this program alone", "error", err)
 		if c.aside, err = os.MkdirTemp("", "mediafs-"); err != nil {
 			return nil, nil, err
 		}
-		path = filepath.Join(c.aside, catalogFile)
+		err = c.openAt(ctx, filepath.Join(c.aside, catalogFile))
 	}
-	if err != nil {
-		return nil, nil, err
-	}
-	if c.write, err = connect(path, lockAtOnce, catalogCache); err != nil {
-		return nil, nil, err
-	}
-	c.write.SetMaxOpenConns(1)
-	if c.read, err = connect(path, lockLater, catalogCache); err == nil {
-		c.read.SetMaxOpenConns(4)
-		err = prepareDatabase(ctx, c.write, catalogSchema, catalogVersion)
-	}
-	if err != nil {
-		if c.read == nil {
-			c.read = c.write
-		}
-		return nil, nil, errors.Join(err, c.letGo())
-	}
-	return c.write, c.read, nil
+	return c.write, c.read, err
 }
 
+// openAt opens a catalogue, and makes it the first time. With mu.
+func (c *catalog) openAt(ctx context.Context, path string) (err error) {
+	if err := makeDatabase(path); err != nil {
+		return err
+	}
+	if c.write, err = connect(path, lockAtOnce, catalogCache); err != nil {
+		return err
+	}
+	if c.read, err = connect(path, lockLater, catalogCache); err != nil {
+		return errors.Join(err, c.letGo())
+	}
+	c.write.SetMaxOpenConns(1)
+	c.read.SetMaxOpenConns(4)
+	if err := prepareDatabase(ctx, c.write, catalogSchema, catalogVersion); err != nil {
+		return errors.Join(err, c.letGo())
+	}
+	return nil
+}
+
+// isDenied says whether an error is that this program may not write.
 func isDenied(err error) bool {
+	var e *sqlite.Error
+	if errors.As(err, &e) {
+		switch e.Code() & 0xff { // without what extends the code
+		case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
+			return true
+		}
+	}
 	return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS)
 }
 
