@@ -63,7 +63,8 @@ type checker struct {
 func (c *checker) Look(ctx context.Context, found func(blobstore.Finding)) (report blobstore.CheckReport, err error) {
 	w := &walk{ctx: ctx, store: c.Store, found: found, links: make(map[inode]*linked)}
 	for _, look := range []func() error{w.ownFolder, w.drives, func() error { return c.lookAtAccounts(found) },
-		func() error { return c.lookAtLog(ctx, found, nil) }, func() error { return c.lookAtIndex(ctx, found) }} {
+		func() error { return c.lookAtLog(ctx, found, nil) }, func() error { return c.lookAtIndex(ctx, found) },
+		func() error { return c.lookAtQuotas(ctx, found) }} {
 		if err := look(); err != nil {
 			return report, err
 		}
@@ -127,7 +128,7 @@ func (c *checker) Repair(ctx context.Context, drives []blobstore.DriveName) erro
 
 // eachPrivate calls do for what of the store's own others than its owner may use.
 func eachPrivate(own int, do func(name string, mode uint32) error) error {
-	for _, name := range []string{".", "accounts.json", auditFolder, indexFile, catalogFile} {
+	for _, name := range []string{".", "accounts.json", auditFolder, indexFile, catalogFile, quotaFile} {
 		var st unix.Statx_t
 		err := statx(own, name, &st)
 		if errors.Is(err, unix.ENOENT) {

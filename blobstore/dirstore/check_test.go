@@ -173,6 +173,9 @@ func TestCheckFindsEachFaultAndRepairsWhatIsTheStoresOwn(t *testing.T) {
 		{"an index that is no database", func(_ *testing.T, media string) error {
 			return os.WriteFile(filepath.Join(media, ".mediafs", "index.sqlite"), []byte(strings.Repeat("no database", 1000)), 0o600)
 		}, "index", blobstore.Finding{Name: ".mediafs/index.sqlite"}, 1, true},
+		{"quotas that are no database", func(_ *testing.T, media string) error {
+			return os.WriteFile(filepath.Join(media, ".mediafs", "quota.sqlite"), []byte(strings.Repeat("no database", 1000)), 0o600)
+		}, "quota", blobstore.Finding{Name: ".mediafs/quota.sqlite"}, 1, false},
 		{"an index that is ahead", func(t *testing.T, media string) error {
 			inIndex(t, media, "update followed set offset = offset + 100000")
 			return nil

@@ -46,3 +46,6 @@ func SetIndexVersion(t testing.TB, path string, version int) []byte {
 	}
 	return file
 }
+
+// RecountSoon has a drive be counted anew at once when something was refused.
+func RecountSoon(d blobstore.Drive) { d.(*Drive).quota.pause.Store(0) }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -40,9 +41,11 @@ const quotaSchema = `
 const (
 	limitsLast   = time.Second      // how long a drive goes by the limits that it knows
 	recountEvery = 10 * time.Minute // how often what a limited drive holds is counted anew
-	recountPause = 10 * time.Second // how long after a count one is made because something was refused
 	recountTries = 5                // a drive that changes all the time is not counted anew
 )
+
+// recountPause is how long after a count one is made because something was refused.
+const recountPause = 10 * time.Second
 
 // quotas is a store's quotaFile, opened when it is first needed.
 type quotas struct {
@@ -328,11 +331,13 @@ type allowance struct {
 	tasks   sync.WaitGroup
 	counts  sync.Once     // begins to count anew
 	refused chan struct{} // says that something did not fit
+	pause   atomic.Int64  // recountPause, or what a test has set
 }
 
 func (a *allowance) begin() {
 	a.orphans = make(map[*node]bool)
 	a.refused = make(chan struct{}, 1)
+	a.pause.Store(int64(recountPause))
 	a.life, a.stop = context.WithCancel(context.Background())
 }
 
@@ -637,7 +642,7 @@ func (d *Drive) recountOften() {
 			select {
 			case <-d.quota.life.Done():
 				return
-			case <-time.After(time.Until(began.Add(recountPause))):
+			case <-time.After(time.Until(began.Add(time.Duration(d.quota.pause.Load())))):
 			}
 		}
 	}
@@ -695,4 +700,25 @@ func (d *Drive) recounted(ctx context.Context, changes int64, moved uint64, byte
 	}
 	n, err := result.RowsAffected()
 	return n > 0, err
+}
+
+// lookAtQuotas asks SQLite whether the file of quotas is whole. What is in it can't be made anew.
+func (c *checker) lookAtQuotas(ctx context.Context, found func(blobstore.Finding)) error {
+	broken := func(says string) {
+		found(blobstore.Finding{Kind: "quota", Name: filepath.Join(ownFolder, quotaFile), Says: says})
+	}
+	db, err := c.quotas.open(ctx, false)
+	var says string
+	if err == nil && db != nil {
+		err = db.QueryRowContext(ctx, "pragma quick_check(1)").Scan(&says)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		broken(err.Error() + ": take it away and set the quotas anew")
+	case db != nil && says != "ok":
+		broken("it is broken: " + says + ": take it away and set the quotas anew")
+	}
+	return nil
 }
