@@ -160,7 +160,7 @@ func removeDeadSocket(path string) error {
 	conn, err := net.DialTimeout("unix", path, scrapeEnd)
 	switch {
 	case err == nil:
-		conn.Close()
+		_ = conn.Close() // it has shown that somebody answers
 		return unix.EADDRINUSE
 	case errors.Is(err, unix.ECONNREFUSED):
 		return ignoreMissing(os.Remove(path))
@@ -201,7 +201,7 @@ func (s *metricsServer) serve(mount prometheus.Collector, logger *slog.Logger) {
 			switch state {
 			case http.StateNew:
 				if open.Add(1) > scrapers {
-					c.Close()
+					_ = c.Close()
 				}
 			case http.StateClosed:
 				open.Add(-1)
@@ -225,9 +225,9 @@ func (s *metricsServer) close() {
 		ctx, cancel := context.WithTimeout(context.Background(), scrapeEnd)
 		defer cancel()
 		if s.server.Shutdown(ctx) != nil {
-			s.server.Close() // of who does not take the answer
+			_ = s.server.Close() // of who does not take the answer
 		}
 	}
-	s.listener.Close()
+	_ = s.listener.Close() // the server has, if there was one
 	s.served.Wait()
 }
