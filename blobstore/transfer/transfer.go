@@ -141,6 +141,7 @@ func Run(ctx context.Context, sources []Source, target Target, o Options, p *Pro
 	})
 	g.Go(func() error {
 		defer close(r.tasks)
+		r.warm(ctx, target.Folder)
 		if err := r.clean(ctx, target.Folder, target.Path); err != nil {
 			return err
 		}
@@ -398,6 +399,17 @@ func (r *run) made(path string, ino blobstore.Ino, fresh bool) {
 	r.progress.Folders.Add(1)
 	if fresh {
 		r.record(r.to, blobstore.ActionCreate, path, ino)
+	}
+}
+
+// warm asks for names that are not there. A store in a database that can answer such questions from memory, and then makes new files without asking, learns from
+// the first that it can, and from some more what is in the folder.
+func (r *run) warm(ctx context.Context, folder blobstore.Ino) {
+	const questions = 16
+	waiting, _, stop := patient(ctx)
+	defer stop()
+	for range questions {
+		_, _ = r.to.Lookup(waiting, folder, r.part()) // whatever is wrong, what follows meets it too
 	}
 }
 
