@@ -55,7 +55,7 @@ func (d *Drive) run(ctx context.Context, op string, c commit, statements ...stat
 			if d.known.away.Swap(false) {
 				d.log.Info("the database is back")
 			}
-			if c.change && !c.durable {
+			if c.change && !c.durable { // what only reads has nothing to be made durable
 				d.commits.Add(1)
 			}
 			return nil

@@ -12,8 +12,14 @@ import (
 	"mediafs/blobstore"
 )
 
-// errPartGone is a file in the making that another run has taken for left over.
-var errPartGone = errors.New("another import into the same folder has taken away what this one had in the making")
+// makingMode is the mode of a file in the making, one that nobody gives a file: its owner may write and execute it, and not read it. Until it has the mode that
+// it is to have, the file counts as left over.
+const makingMode = 0o300
+
+func isInMaking(a *blobstore.Attr) bool { return a.IsRegular() && a.Mode&0o7777 == makingMode }
+
+// errTakenAway is a file in the making that another run has taken for left over.
+var errTakenAway = errors.New("another import into the same folder has taken away what this one had in the making")
 
 // to is the path at the target.
 func (t *task) to() string { return path.Join("/", t.in.to, t.name) }
@@ -56,27 +62,24 @@ func (r *run) copy(ctx context.Context, t *task, buffer []byte) (dst blobstore.I
 	if !t.attr.IsRegular() {
 		return r.copyOther(ctx, t, buffer)
 	}
-	if !t.in.fresh {
+	for n := 1; ; n++ {
+		// Also in a folder that is new: a store that knows its names answers at once, and learns them by being asked.
 		dst, err = r.isThere(ctx, t, buffer)
 		if !errors.Is(err, blobstore.ErrNotExist) {
 			return dst, err
 		}
-	}
-	for n := 1; ; n++ {
 		dst, err = r.copyFile(ctx, t, buffer)
-		switch {
-		case errors.Is(err, blobstore.ErrExist): // made meanwhile
-			return r.isThere(ctx, t, buffer)
-		case n == attempts:
-			return dst, err
-		case errors.Is(err, ErrChanged), errors.Is(err, errPartGone), errors.Is(err, blobstore.ErrStale), errors.Is(err, blobstore.ErrUnavailable):
-			continue
+		passing := false
+		for _, e := range []error{ErrChanged, errTakenAway, blobstore.ErrExist, blobstore.ErrStale, blobstore.ErrUnavailable} {
+			passing = passing || errors.Is(err, e)
 		}
-		return dst, err
+		if !passing || n == attempts {
+			return dst, err
+		}
 	}
 }
 
-// isThere says whether a copy of a file is there already: ErrNotExist if nothing is, ErrConflict if something else is.
+// isThere says whether a copy of a file is there already: ErrNotExist if nothing is, or what was is left over and taken away, ErrConflict if something else is.
 func (r *run) isThere(ctx context.Context, t *task, buffer []byte) (blobstore.Ino, error) {
 	ctx, got, stop := patient(ctx)
 	defer stop()
@@ -84,15 +87,35 @@ func (r *run) isThere(ctx context.Context, t *task, buffer []byte) (blobstore.In
 	if err != nil {
 		return 0, err
 	}
-	if err := r.same(ctx, got, t, &there, buffer); err != nil {
+	if isInMaking(&there) {
+		err = r.takeAway(ctx, t, &there)
+	} else if err = r.same(ctx, got, t, &there, buffer); errors.Is(err, blobstore.ErrNotExist) {
+		err = fmt.Errorf("it went while it was compared: %w", ErrChanged)
+	}
+	if err != nil {
 		r.to.Forget(there.Ino, 1)
-		if errors.Is(err, blobstore.ErrNotExist) {
-			err = fmt.Errorf("it went while it was compared: %w", ErrChanged)
-		}
 		return 0, err
 	}
 	r.progress.Present.Add(1)
 	return there.Ino, nil
+}
+
+// takeAway takes away what is left of a run that did not end, and gives ErrNotExist. Another run may just be completing it: then it stays. That run looks at the
+// name after it has completed the file, and here the file is looked at after it has lost its name, so one of the two sees what the other did.
+func (r *run) takeAway(ctx context.Context, t *task, there *blobstore.Attr) error {
+	part := r.part()
+	move := blobstore.Rename{Parent: t.in.dst.Ino, Name: t.name, NewParent: t.in.dst.Ino, NewName: part, Mode: blobstore.RenameNoReplace}
+	if err := r.to.Rename(ctx, move); err != nil {
+		return err
+	}
+	now, err := r.to.Attr(ctx, there.Ino)
+	if err == nil && !isInMaking(&now) {
+		move.Name, move.NewName = part, t.name
+		if err = r.to.Rename(ctx, move); err == nil {
+			return fmt.Errorf("%w: another import has just made it", ErrConflict)
+		}
+	}
+	return errors.Join(r.to.Unlink(ctx, t.in.dst.Ino, part), blobstore.ErrNotExist)
 }
 
 // same gives ErrConflict unless a node of the target is a copy of what is to be copied: by its type, size, time and content.
@@ -163,8 +186,7 @@ func (r *run) copyFile(ctx context.Context, t *task, buffer []byte) (dst blobsto
 	if err != nil {
 		return 0, err
 	}
-	part := r.part()
-	to, made, err := r.create(ctx, t, part)
+	to, made, err := r.create(ctx, t)
 	if err != nil {
 		return 0, err
 	}
@@ -175,7 +197,9 @@ func (r *run) copyFile(ctx context.Context, t *task, buffer []byte) (dst blobsto
 			err = closing
 		}
 		if dst == 0 {
-			r.discard(ctx, t.in.dst.Ino, part, ino)
+			r.discard(ctx, t, ino)
+		}
+		if err != nil && !errors.Is(err, ErrNotKept) {
 			r.to.Forget(ino, 1)
 		}
 	}()
@@ -207,12 +231,20 @@ func (r *run) copyFile(ctx context.Context, t *task, buffer []byte) (dst blobsto
 	if err != nil {
 		return 0, err
 	}
-	lost, err := r.describe(ctx, t, names, to, &made)
-	if err != nil {
-		return 0, err
+	// A small file is stored with all that it is to be at once: then there is no moment at which it is there and not whole. Extended attributes can't come with
+	// it, and a large one is only completed when it is known to be right.
+	small := a.Size <= bufferSize && len(names) == 0 && r.options.Job == ""
+	var lost error
+	if small {
+		lost, err = r.describe(ctx, t, to, &made)
+	} else if err = to.Flush(ctx); err == nil {
+		lost, err = r.copyXattrs(ctx, t.source, names, t.src, ino, true)
 	}
 	got()
-	if err := verify(ctx, got, to, a, sum, buffer); err != nil {
+	if err == nil {
+		err = verify(ctx, got, to, a, sum, buffer)
+	}
+	if err != nil {
 		return 0, err
 	}
 	if now, err := t.source.Drive.Attr(ctx, t.src); err != nil {
@@ -220,11 +252,14 @@ func (r *run) copyFile(ctx context.Context, t *task, buffer []byte) (dst blobsto
 	} else if !unchanged(a, &now) {
 		return 0, ErrChanged
 	}
-	err = r.to.Rename(ctx, blobstore.Rename{
-		Parent: t.in.dst.Ino, Name: part, NewParent: t.in.dst.Ino, NewName: t.name, Mode: blobstore.RenameNoReplace,
-	})
-	if errors.Is(err, blobstore.ErrNotExist) {
-		err = errPartGone
+	if !small {
+		var unowned error
+		if unowned, err = r.describe(ctx, t, to, &made); unowned != nil {
+			lost = unowned
+		}
+	}
+	if err == nil {
+		err = r.stillHere(ctx, t, ino)
 	}
 	if err != nil {
 		return 0, err
@@ -237,28 +272,19 @@ func (r *run) copyFile(ctx context.Context, t *task, buffer []byte) (dst blobsto
 }
 
 // create makes a file in the making.
-func (r *run) create(ctx context.Context, t *task, part string) (blobstore.File, blobstore.Attr, error) {
+func (r *run) create(ctx context.Context, t *task) (blobstore.File, blobstore.Attr, error) {
 	const flags = blobstore.OpenRead | blobstore.OpenWrite | blobstore.OpenExclusive | blobstore.OpenNoAtime
 	node := r.newNode(&t.attr, t.source)
-	node.Mode = unix.S_IFREG | 0o600
-	f, attr, _, err := r.to.Create(ctx, t.in.dst.Ino, part, node, flags)
+	node.Mode = unix.S_IFREG | makingMode
+	f, attr, _, err := r.to.Create(ctx, t.in.dst.Ino, t.name, node, flags)
 	if errors.Is(err, blobstore.ErrPermission) {
-		f, attr, _, err = r.to.Create(ctx, t.in.dst.Ino, part, r.ownNode(node), flags)
+		f, attr, _, err = r.to.Create(ctx, t.in.dst.Ino, t.name, r.ownNode(node), flags)
 	}
 	return f, attr, err
 }
 
-// describe stores a file in the making with all but its name. Attributes come with the content if there is nothing between them; extended ones can't be set
-// without writing to the file, which its mode may forbid.
-func (r *run) describe(ctx context.Context, t *task, names []string, to blobstore.File, made *blobstore.Attr) (lost, err error) {
-	if len(names) > 0 || r.options.Job != "" {
-		if err := to.Flush(ctx); err != nil {
-			return nil, err
-		}
-		if lost, err = r.copyXattrs(ctx, t.source, names, t.src, made.Ino, true); err != nil {
-			return lost, err
-		}
-	}
+// describe completes a file: with its mode it is no longer in the making. lost says what of it can't be kept.
+func (r *run) describe(ctx context.Context, t *task, to blobstore.File, made *blobstore.Attr) (lost, err error) {
 	err = r.setAttr(ctx, made, &t.attr, t.source)
 	if errors.Is(err, ErrNotKept) {
 		lost, err = err, nil
@@ -267,6 +293,22 @@ func (r *run) describe(ctx context.Context, t *task, names []string, to blobstor
 		return lost, err
 	}
 	return lost, to.Flush(ctx)
+}
+
+// stillHere gives errTakenAway unless a file that was just completed has its name.
+func (r *run) stillHere(ctx context.Context, t *task, ino blobstore.Ino) error {
+	there, err := r.to.Lookup(ctx, t.in.dst.Ino, t.name)
+	if errors.Is(err, blobstore.ErrNotExist) {
+		return errTakenAway
+	}
+	if err != nil {
+		return err
+	}
+	r.to.Forget(there.Ino, 1)
+	if there.Ino != ino {
+		return errTakenAway
+	}
+	return nil
 }
 
 // verify reads back what was stored.
@@ -289,14 +331,15 @@ func unchanged(before, now *blobstore.Attr) bool {
 		before.MtimeNs == now.MtimeNs && before.CtimeNs == now.CtimeNs
 }
 
-// discard takes away a file in the making, also when the run ends. What it holds that can't be stored is dropped with it.
-func (r *run) discard(ctx context.Context, folder blobstore.Ino, part string, ino blobstore.Ino) {
+// discard takes away a file that can't be completed, also when the run ends; what can't be taken away the next run does. What it holds that can't be stored is
+// dropped with it.
+func (r *run) discard(ctx context.Context, t *task, ino blobstore.Ino) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	if ino != 0 {
-		_, _ = r.to.SetAttr(ctx, ino, blobstore.AttrChange{Set: blobstore.SetSize}) // else the next run takes it away
+	_, _ = r.to.SetAttr(ctx, ino, blobstore.AttrChange{Set: blobstore.SetSize | blobstore.SetMode, Mode: makingMode})
+	if r.stillHere(ctx, t, ino) == nil {
+		_ = r.to.Unlink(ctx, t.in.dst.Ino, t.name)
 	}
-	_ = r.to.Unlink(ctx, folder, part)
 }
 
 // copyOther copies a symbolic link or a special file, which is made under its name at once: made again it is the same.

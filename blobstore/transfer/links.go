@@ -155,14 +155,13 @@ func (r *run) relink(ctx context.Context, t *task, buffer []byte) error {
 	if err := r.same(ctx, got, t, &there, buffer); err != nil {
 		return err
 	}
-	part := r.part()
-	if _, err := r.to.Link(ctx, g.dst, t.in.dst.Ino, part); err != nil {
+	// What goes is in the group's node too, so nothing is lost in between.
+	if err := r.to.Unlink(ctx, t.in.dst.Ino, t.name); err != nil {
+		return err
+	}
+	if _, err := r.to.Link(ctx, g.dst, t.in.dst.Ino, t.name); err != nil {
 		return err
 	}
 	r.to.Forget(g.dst, 1)
-	err = r.to.Rename(ctx, blobstore.Rename{Parent: t.in.dst.Ino, Name: part, NewParent: t.in.dst.Ino, NewName: t.name})
-	if err != nil {
-		r.discard(ctx, t.in.dst.Ino, part, 0)
-	}
-	return err
+	return nil
 }

@@ -8,10 +8,9 @@
 //
 // # What is promised
 //
-// A file is written under a name of its own in the folder where it belongs (see part), completed, read back and compared by its
-// checksum, and only then given its name: so whatever has its name is whole, and a run that is killed leaves nothing else than such
-// parts, which the next run through that folder takes away. A run that is done again goes on where the one before ended: what is there already
-// with the same size, time and content is passed over.
+// A file in the making is known by its mode (see makingMode), which it loses when it is complete; it is read back and compared by its checksum. So a
+// run that is killed leaves nothing that is taken for whole and is not, and the next run takes away what was in the making. A run that is done again goes on
+// where the one before ended: what is there already with the same size, time and content is passed over.
 //
 // Nothing that is there is replaced. What can't be copied is told (Options.Problem), a line each, and the rest goes on. A source is
 // removed (Options.Move) only when its copy is whole and durable and the source still is what was copied.
@@ -103,7 +102,7 @@ const (
 	// patience is how long a drive may take for an answer. A run ends when it has none: what is left would fare no better.
 	patience = time.Minute
 
-	// partPrefix begins the names of files in the making.
+	// partPrefix begins the names of what is being taken away.
 	partPrefix = ".mediafs-part-"
 )
 
@@ -142,6 +141,7 @@ func Run(ctx context.Context, sources []Source, target Target, o Options, p *Pro
 	})
 	g.Go(func() error {
 		defer close(r.tasks)
+		r.warm(ctx, target.Folder)
 		if err := r.clean(ctx, target.Folder, target.Path); err != nil {
 			return err
 		}
@@ -169,13 +169,13 @@ type run struct {
 	progress *Progress
 	links    links
 	tasks    chan *task
-	mine     string // begins the names of this run's parts
+	mine     string // begins the names that part gives
 	parts    atomic.Uint64
 
 	telling sync.Mutex // held while Problem is called
 }
 
-// part is a name for a file in the making.
+// part is a name for something that is about to be taken away.
 func (r *run) part() string { return r.mine + fmt.Sprint(r.parts.Add(1)) }
 
 // A folder is a folder that is being copied.
@@ -268,7 +268,7 @@ func (r *run) walk(ctx context.Context, f *folder) error {
 // entry copies what has one name in a folder, which it takes over.
 func (r *run) entry(ctx context.Context, f *folder, e *blobstore.Entry) error {
 	where := f.path + "/" + e.Name
-	if strings.HasPrefix(e.Name, partPrefix) && e.Attr.IsRegular() {
+	if isLeftover(e.Name, &e.Attr) {
 		f.stays.Store(true)
 		f.source.Drive.Forget(e.Attr.Ino, 1)
 		return r.problem(ctx, where, ErrLeftover)
@@ -402,7 +402,23 @@ func (r *run) made(path string, ino blobstore.Ino, fresh bool) {
 	}
 }
 
-// clean takes away what runs before have left in a folder of the target.
+// warm asks for names that are not there. A store in a database that can answer such questions from memory, and then makes new files without asking, learns from
+// the first that it can, and from some more what is in the folder.
+func (r *run) warm(ctx context.Context, folder blobstore.Ino) {
+	const questions = 16
+	waiting, _, stop := patient(ctx)
+	defer stop()
+	for range questions {
+		_, _ = r.to.Lookup(waiting, folder, r.part()) // whatever is wrong, what follows meets it too
+	}
+}
+
+// isLeftover says whether a file is one that a run did not complete.
+func isLeftover(name string, a *blobstore.Attr) bool {
+	return isInMaking(a) || a.IsRegular() && strings.HasPrefix(name, partPrefix)
+}
+
+// clean takes away what runs before were about to take away in a folder of the target.
 func (r *run) clean(ctx context.Context, folder blobstore.Ino, path string) error {
 	var parts []string
 	waiting, got, stop := patient(ctx)
