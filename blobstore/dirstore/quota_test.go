@@ -56,7 +56,8 @@ func holds(t *testing.T, store *dirstore.Store) (bytes, files int64) {
 
 func newFile(t *testing.T, d blobstore.Drive, name string, content []byte) blobstore.File {
 	t.Helper()
-	f, _, _, err := d.Create(t.Context(), blobstore.RootIno, name, blobstore.NewNode{Mode: unix.S_IFREG | 0o600}, blobstore.OpenRead|blobstore.OpenWrite)
+	uid, gid := d.Owner()
+	f, _, _, err := d.Create(t.Context(), blobstore.RootIno, name, blobstore.NewNode{Mode: unix.S_IFREG | 0o600, UID: uid, GID: gid}, blobstore.OpenRead|blobstore.OpenWrite)
 	must(t, err)
 	_, err = f.WriteAt(t.Context(), content, 0)
 	must(t, err)
