@@ -126,7 +126,9 @@ func TestACatalogueThatIsMissingOrBrokenIsMadeAnew(t *testing.T) {
 	for i := range 300 { // more than a page of the database
 		b.put(fmt.Sprintf("folder/%03d", i), strings.Repeat("x", i))
 	}
-	want := b.find(b.store, blobstore.AssetQuery{})
+	store := openStore(t, b.root)
+	want := b.find(store, blobstore.AssetQuery{})
+	closeStore(t, store)
 	path := filepath.Join(b.root, ".mediafs", "assets.sqlite")
 	for what, harm := range map[string]func() error{
 		"nothing":            func() error { return nil },
