@@ -16,9 +16,9 @@ import (
 )
 
 // application is a connection as a web application has it: a login that may do what mounts may, and a user's token.
-func (s *store) application(t testing.TB, u user) *pgx.Conn {
+func (s *store) application(t testing.TB, login string, u user) *pgx.Conn {
 	t.Helper()
-	conn := connect(t, s.withLogin(t, "webapp").address)
+	conn := connect(t, s.withLogin(t, login).address)
 	_, err := conn.Exec(context.Background(), "select set_config('mediafs.token', $1, false)", u.token(t))
 	check(t, err)
 	return conn
@@ -32,7 +32,7 @@ func TestWhatIsDoneBySQLIsOnTheDriveAndTheOtherWayRound(t *testing.T) {
 	alice := s.addUser(t, "alice")
 	m := s.mount(t, alice)
 	ctx := context.Background()
-	app := s.application(t, alice)
+	app := s.application(t, "webapp_one", alice)
 	exec := func(sql string, args ...any) {
 		t.Helper()
 		if _, err := app.Exec(ctx, sql, args...); err != nil {
@@ -107,7 +107,7 @@ func TestNothingOfTheSameNameIsLostBetweenTheDriveAndSQL(t *testing.T) {
 	s := newStore(t, postgres, person{})
 	alice := s.addUser(t, "alice")
 	m := s.mount(t, alice)
-	app := s.application(t, alice)
+	app := s.application(t, "webapp_two", alice)
 	const names = 150
 	var onDrive, bySQL [names]bool
 	var wg sync.WaitGroup
