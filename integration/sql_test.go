@@ -93,7 +93,9 @@ func TestWhatIsDoneBySQLIsOnTheDriveAndTheOtherWayRound(t *testing.T) {
 	if got := text("select path from mediafs.assets where filename = 'moved.txt'"); got != "moved.txt" {
 		t.Errorf("by SQL, what was moved on the drive is %q", got)
 	}
-	until(t, "a description of it", func() bool { return text("select mime_type from mediafs.assets where filename = 'moved.txt' and described") == "text/plain" })
+	until(t, "a description of it", func() bool {
+		return text("select mime_type from mediafs.assets where filename = 'moved.txt' and described") == "text/plain"
+	})
 	check(t, os.Remove(m.path("moved.txt")))
 	if got := text("select path from mediafs.assets where filename = 'moved.txt'"); got != "" {
 		t.Errorf("by SQL, what was removed on the drive is %q", got)
