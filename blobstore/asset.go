@@ -73,7 +73,7 @@ type AssetOrder int
 
 // The orders of an AssetQuery.
 const (
-	ByPath     AssetOrder = iota // by drive, then by path
+	ByPath     AssetOrder = iota // by drive, then by path; a store may take the files of a folder before all that is in folders of it
 	ByCreation                   // the newest first
 )
 

@@ -87,11 +87,18 @@ func putXattr(r *request, dest, value []byte) (uint32, fuse.Status) {
 	return size, r.end(nil)
 }
 
-// factRefused is the error of changing what a drive tells of its assets. Programs that copy files with their attributes (cp -a, mv) try to set those of the
-// original on the copy, and pass over in silence what a file system says it does not support; EPERM they report.
-func factRefused(name string, err error) error {
-	if strings.HasPrefix(name, blobstore.XattrFacts) && errors.Is(err, blobstore.ErrPermission) {
-		return blobstore.ErrNotSupported
+// facts are what a drive tells of its assets, which nobody can change.
+var facts = []string{
+	blobstore.XattrID, blobstore.XattrType, blobstore.XattrSHA256, blobstore.XattrWidth, blobstore.XattrHeight, blobstore.XattrTaken, blobstore.XattrCreated,
+	blobstore.XattrAccessCount, blobstore.XattrLastAccessed,
+}
+
+// overFact is the error of setting or removing an attribute. Facts are listed, so programs that copy files with their attributes (cp -a, mv, tar, rsync -X) set those
+// of the original on the copy and remove those that the original does not have; rsync reports every error of that, whatever it is, and fails. So for facts
+// it succeeds, and the file keeps its own.
+func overFact(name string, err error) error {
+	if errors.Is(err, blobstore.ErrPermission) && slices.Contains(facts, name) {
+		return nil
 	}
 	return err
 }
@@ -110,7 +117,7 @@ func (fs *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name stri
 		return r.end(err)
 	}
 	fs.seenXattr(r.node, name)
-	return r.endNode(factRefused(name, r.drive.SetXattr(r.ctx, r.ino, name, value, mode)))
+	return r.endNode(overFact(name, r.drive.SetXattr(r.ctx, r.ino, name, value, mode)))
 }
 
 // xattrMode decodes the flags of setxattr(2).
@@ -135,5 +142,5 @@ func (fs *filesystem) RemoveXAttr(_ <-chan struct{}, header *fuse.InHeader, name
 	if err := checkXattr(name); err != nil {
 		return r.end(err)
 	}
-	return r.endNode(factRefused(name, r.drive.RemoveXattr(r.ctx, r.ino, name)))
+	return r.endNode(overFact(name, r.drive.RemoveXattr(r.ctx, r.ino, name)))
 }

@@ -27,13 +27,15 @@ func TestRsyncThereAndBackChangesNothing(t *testing.T) {
 		m := s.mount(t, alice)
 		// Times are compared to the nanosecond (--modify-window). The tree has no ACLs, as drives have none.
 		const options = "-aHAXS --numeric-ids --delete --modify-window=-1"
+		// What the drive tells of its assets differs; without this filter rsync would set it anew each time, which succeeds and changes nothing.
+		const besidesFacts = " --filter='-x user.mediafs.*'"
 		rsync := func(more, from, to string) string {
 			t.Helper()
 			return s.person.shell(t, s.dir, fmt.Sprintf("rsync %s %s %s/ %s/", options, more, from, to)).ok(t)
 		}
 		same := func(from, to string) {
 			t.Helper()
-			if left := rsync("-nic", from, to); left != "" {
+			if left := rsync("-nic"+besidesFacts, from, to); left != "" {
 				t.Errorf("rsync would still change, from %s to %s:\n%s", from, to, left)
 			}
 			diffLines(t, from+" and "+to, describe(t, from), describe(t, to))
@@ -49,7 +51,7 @@ func TestRsyncThereAndBackChangesNothing(t *testing.T) {
 		same(source, back)
 
 		// A second time there is nothing to do, and what has changed is brought after.
-		if done := rsync("-i", source, tree); done != "" {
+		if done := rsync("-i"+besidesFacts, source, tree); done != "" {
 			t.Errorf("rsync changed again:\n%s", done)
 		}
 		check(t, os.WriteFile(filepath.Join(source, "plain"), []byte("changed"), 0o644))

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -45,7 +46,7 @@ func (s *Store) FindAssets(ctx context.Context, session auth.Session, query blob
 		if err == nil {
 			err = json.Unmarshal(text, &after)
 		}
-		if err != nil || strings.ContainsRune(after.Drive, 0) {
+		if err != nil || !isText(after.Drive) {
 			return blobstore.AssetPage{}, fmt.Errorf("pgstore: %s: no page begins after %q: %w", op, query.After, blobstore.ErrInvalid)
 		}
 	}
@@ -92,21 +93,21 @@ type foundAsset struct {
 // askAssets is one round trip. It may give assets whose names do not match.
 func (s *Store) askAssets(ctx context.Context, session auth.Session, query *blobstore.AssetQuery, after assetCursor, limit int) ([]foundAsset, error) {
 	var drives, types []string
+	if query.Drives != nil {
+		drives = []string{}
+	}
 	for _, drive := range query.Drives {
-		if !strings.ContainsRune(string(drive), 0) {
+		if isText(string(drive)) {
 			drives = append(drives, string(drive))
 		}
 	}
-	if query.Drives != nil && drives == nil {
-		drives = []string{}
+	if query.Types != nil {
+		types = []string{}
 	}
 	for _, t := range query.Types {
-		if !strings.ContainsRune(t, 0) {
+		if isText(t) {
 			types = append(types, t)
 		}
-	}
-	if query.Types != nil && types == nil {
-		types = []string{}
 	}
 	folder := [][]byte{}
 	if trimmed := strings.Trim(query.Folder, "/"); trimmed != "" {
@@ -120,7 +121,7 @@ func (s *Store) askAssets(ctx context.Context, session auth.Session, query *blob
 		regex = &pattern
 	}
 	if query.Job != "" {
-		if blobstore.CheckJob(query.Job) != nil {
+		if !isText(query.Job) {
 			return nil, nil // nothing has it
 		}
 		job = &query.Job
@@ -147,6 +148,9 @@ func (s *Store) askAssets(ctx context.Context, session auth.Session, query *blob
 	}
 	return pgx.CollectRows(rows, scanAsset)
 }
+
+// isText says whether the database can have a text.
+func isText(text string) bool { return utf8.ValidString(text) && !strings.ContainsRune(text, 0) }
 
 func scanAsset(r pgx.CollectableRow) (f foundAsset, err error) {
 	a, c := &f.asset, &f.cursor

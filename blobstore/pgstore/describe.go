@@ -15,6 +15,7 @@ import (
 // What the content of files says is found in the background, one file after the other, once it has been quiet for a moment: closing a file waits for
 // none of it. Which files are to be described the database knows (mediafs.nodes.described), so nothing is forgotten when a mount dies, and what an application
 // stores by SQL is described too. A mount describes at once what it has stored itself, and what nobody has described after a while.
+// Each question to the database has a deadline of its own, so that a file of any size is read to its end.
 const (
 	describeQuiet = 100 * time.Millisecond // how long no file was stored before files are described
 	describeMost  = 5 * time.Second        // how long that is waited for
@@ -78,11 +79,18 @@ func (d *Drive) describeFiles() {
 		case <-d.describing.soon:
 			d.waitForQuiet()
 			for inos := d.takeOwn(); len(inos) > 0 && d.life.Err() == nil; inos = d.takeOwn() {
-				d.attempt("describe files", func(ctx context.Context) error { return d.describeOwnFiles(ctx, inos) })
+				d.describedAll(d.describeOwnFiles(inos))
 			}
 		case <-ticker.C:
-			d.attempt("describe files that others have left", d.describeLeft)
+			d.describedAll(d.describeLeft())
 		}
+	}
+}
+
+// describedAll reports why files were not described. What was not is found again after a while.
+func (d *Drive) describedAll(err error) {
+	if err != nil && d.life.Err() == nil && !isSessionEnd(err) {
+		d.log.Warn("could not describe files; trying again later", "error", err)
 	}
 }
 
@@ -110,7 +118,9 @@ const selectSubjects = `select n.ino, n.blob, n.size, n.created_ns, n.ctime_ns, 
 		(select c.data from mediafs.chunks c where c.drive_id = $1 and c.blob = n.blob and c.idx = 0) end
 	from mediafs.nodes n where n.drive_id = $1 and not n.described and n.mode & 61440 = 32768 and n.nlink > 0 `
 
-func (d *Drive) subjects(ctx context.Context, condition string, args ...any) (list []subject, err error) {
+func (d *Drive) subjects(condition string, args ...any) (list []subject, err error) {
+	ctx, cancel := context.WithTimeout(d.life, attemptLimit)
+	defer cancel()
 	err = d.run(ctx, "describe", reading, statement{
 		sql:  selectSubjects + condition,
 		args: append([]any{d.id, d.chunk}, args...),
@@ -127,27 +137,27 @@ func (d *Drive) subjects(ctx context.Context, condition string, args ...any) (li
 }
 
 // describeOwnFiles describes files that were stored here.
-func (d *Drive) describeOwnFiles(ctx context.Context, inos []int64) error {
-	list, err := d.subjects(ctx, "and n.ino = any ($3)", inos)
+func (d *Drive) describeOwnFiles(inos []int64) error {
+	list, err := d.subjects("and n.ino = any ($3)", inos)
 	if err != nil {
 		return err
 	}
-	return d.describeAll(ctx, list)
+	return d.describeAll(list)
 }
 
 // describeLeft describes what has been waiting for a while, the oldest first. It goes on from time to time, so a file that can't be described now keeps none of
 // the others from being.
-func (d *Drive) describeLeft(ctx context.Context) error {
+func (d *Drive) describeLeft() error {
 	before := time.Now().Add(-describeGrace).UnixNano()
 	var created, ino int64 = -1 << 63, 0
 	for {
-		list, err := d.subjects(ctx, "and n.ctime_ns < $3 and (n.created_ns, n.ino) > ($4, $5) order by n.created_ns, n.ino limit $6", before, created, ino, describeBatch)
+		list, err := d.subjects("and n.ctime_ns < $3 and (n.created_ns, n.ino) > ($4, $5) order by n.created_ns, n.ino limit $6", before, created, ino, describeBatch)
 		if err != nil || len(list) == 0 {
 			return err
 		}
 		last := list[len(list)-1]
 		created, ino = last.created, last.ino
-		if err := d.describeAll(ctx, list); err != nil {
+		if err := d.describeAll(list); err != nil {
 			return err
 		}
 	}
@@ -155,7 +165,7 @@ func (d *Drive) describeLeft(ctx context.Context) error {
 
 // describeAll describes files and stores what they say in one round trip. Those that are being written here come again when they are stored, and those that
 // change meanwhile are not taken for described.
-func (d *Drive) describeAll(ctx context.Context, list []subject) error {
+func (d *Drive) describeAll(list []subject) error {
 	var inos, blobs, ctimes []int64
 	var kinds []string
 	var sums [][]byte
@@ -165,10 +175,9 @@ func (d *Drive) describeAll(ctx context.Context, list []subject) error {
 		if d.peek(blobstore.Ino(s.ino)).isPending() {
 			continue
 		}
-		var content io.ReaderAt = &chunkReader{ctx: ctx, drive: d, subject: s}
-		found, err := describe.Read(ctx, content, s.size)
+		found, err := describe.Read(d.life, &chunkReader{drive: d, subject: s}, s.size)
 		if err != nil {
-			return translate(ctx, "describe", err)
+			return err
 		}
 		inos, blobs, ctimes = append(inos, s.ino), append(blobs, s.blob), append(ctimes, s.ctime)
 		kinds, sums = append(kinds, found.Type), append(sums, found.SHA256)
@@ -187,15 +196,16 @@ func (d *Drive) describeAll(ctx context.Context, list []subject) error {
 	if len(inos) == 0 {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(d.life, attemptLimit)
+	defer cancel()
 	return d.run(ctx, "describe", repeating, statement{
 		sql:  "select mediafs.describe($1, $2, $3, $4, $5, $6, $7, $8, $9)",
 		args: []any{d.id, inos, blobs, ctimes, kinds, sums, widths, heights, takens},
 	})
 }
 
-// A chunkReader reads the content of a file as the database has it, some chunks at a time. It is for one goroutine.
+// A chunkReader reads the content of a file as the database has it, some chunks at a time, as long as the drive lives. It is for one goroutine.
 type chunkReader struct {
-	ctx     context.Context //nolint:containedctx // io.ReaderAt has none
 	drive   *Drive
 	subject subject
 	part    []byte
@@ -234,7 +244,7 @@ func (r *chunkReader) read(at int64) error {
 		copy(r.part, r.subject.head)
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(r.ctx, attemptLimit)
+	ctx, cancel := context.WithTimeout(r.drive.life, attemptLimit)
 	defer cancel()
 	return r.drive.run(ctx, "describe", reading, statement{
 		sql:  "select c.idx, c.data from mediafs.chunks c where c.drive_id = $1 and c.blob = $2 and c.idx between $3 and $4",
