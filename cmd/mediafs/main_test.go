@@ -242,7 +242,7 @@ func TestBashCompletesCommandsAndFlags(t *testing.T) {
 	}
 	isolate(t)
 	for _, c := range []struct{ line, want string }{
-		{"m", "mount"},
+		{"m", "mount migrate"},
 		{"user ", "add list remove token help h"},
 		{"user re", "remove"},
 		{"mount --read-o", "--read-only"},

@@ -1,6 +1,10 @@
 package main
 
-import "github.com/dustin/go-humanize"
+import (
+	"math/big"
+
+	"github.com/dustin/go-humanize"
+)
 
 // plural writes a count of things.
 func plural[N int64 | uint64](n N, thing string) string {
@@ -11,4 +15,9 @@ func plural[N int64 | uint64](n N, thing string) string {
 }
 
 // formatCount writes a count for people, with a comma before every three digits.
-func formatCount[N int64 | uint64](n N) string { return humanize.Comma(int64(n)) }
+func formatCount[N int64 | uint64](n N) string {
+	if n < 0 {
+		return humanize.Comma(int64(n))
+	}
+	return humanize.BigComma(new(big.Int).SetUint64(uint64(n)))
+}
