@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mediafs/blobstore"
-
 	"mediafs/fusefs/fusetest"
 )
 
