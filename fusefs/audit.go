@@ -22,6 +22,7 @@ var (
 	opGetattr     = &operation{"getattr", blobstore.ActionLook, false}
 	opReadlink    = &operation{"readlink", blobstore.ActionLook, false}
 	opGetxattr    = &operation{"getxattr", blobstore.ActionLook, false}
+	opKeptXattr   = &operation{"setxattr", blobstore.ActionLook, false} // of what can't be changed, which is no change
 	opListxattr   = &operation{"listxattr", blobstore.ActionLook, false}
 	opStatfs      = &operation{"statfs", blobstore.ActionLook, false}
 	opOpendir     = &operation{"opendir", blobstore.ActionLook, false}

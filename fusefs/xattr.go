@@ -101,7 +101,16 @@ func (fs *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name stri
 		return r.end(err)
 	}
 	fs.seenXattr(r.node, name)
-	return r.endNode(r.drive.SetXattr(r.ctx, r.ino, name, value, mode))
+	return r.endFact(name, r.drive.SetXattr(r.ctx, r.ino, name, value, mode))
+}
+
+// endFact is endNode for a change of an extended attribute. What a drive knows of a file can't be changed, but it is listed, and programs that copy files with
+// all attributes (cp, mv, rsync, tar) would complain or fail: so they are told that it was done, and the copy has what is known of itself.
+func (r *request) endFact(name string, err error) fuse.Status {
+	if strings.HasPrefix(name, blobstore.XattrFacts) && errors.Is(err, blobstore.ErrPermission) {
+		r.op, err = opKeptXattr, nil
+	}
+	return r.endNode(err)
 }
 
 // xattrMode decodes the flags of setxattr(2).
@@ -126,5 +135,5 @@ func (fs *filesystem) RemoveXAttr(_ <-chan struct{}, header *fuse.InHeader, name
 	if err := checkXattr(name); err != nil {
 		return r.end(err)
 	}
-	return r.endNode(r.drive.RemoveXattr(r.ctx, r.ino, name))
+	return r.endFact(name, r.drive.RemoveXattr(r.ctx, r.ino, name))
 }
