@@ -32,6 +32,7 @@ var (
 	opGetattr     = newOperation("getattr", blobstore.ActionLook, false)
 	opReadlink    = newOperation("readlink", blobstore.ActionLook, false)
 	opGetxattr    = newOperation("getxattr", blobstore.ActionLook, false)
+	opSetFact     = newOperation("setfact", blobstore.ActionLook, false) // of what can't be changed, which is no change
 	opListxattr   = newOperation("listxattr", blobstore.ActionLook, false)
 	opStatfs      = newOperation("statfs", blobstore.ActionLook, false)
 	opOpendir     = newOperation("opendir", blobstore.ActionLook, false)

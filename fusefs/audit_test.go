@@ -176,8 +176,10 @@ func TestDenialsAndTheEndOfASessionAreRecorded(t *testing.T) {
 	must(t, err)
 	log.want("a file", `create "/file" by 0: ok`)
 
-	wantErr(t, "a fact", unix.Setxattr(file, blobstore.XattrFacts+"none", []byte("0"), 0), unix.EPERM)
-	log.want("setting what only the drive may", `change "/file" by 0: EPERM`)
+	must(t, errors.Join(unix.Setxattr(file, blobstore.XattrAccessCount, []byte("99"), 0), unix.Removexattr(file, blobstore.XattrID)))
+	log.want("setting what only the drive may, which does nothing")
+	wantErr(t, "a fact that there is not", unix.Setxattr(file, blobstore.XattrFacts+"none", []byte("0"), 0), unix.EPERM)
+	log.want("setting it", `change "/file" by 0: EPERM`)
 	wantErr(t, "link of a folder", unix.Link(dir, filepath.Join(dir, "x")), unix.EPERM)
 	log.want("what the kernel denies by itself")
 

@@ -201,6 +201,7 @@ func TestExtendedAttributes(t *testing.T) {
 	n, err = unix.Listxattr(path, buffer)
 	must(t, err)
 	names := strings.Split(strings.TrimSuffix(string(buffer[:n]), "\x00"), "\x00")
+	names = slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, blobstore.XattrFacts) })
 	slices.Sort(names)
 	names = slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, blobstore.XattrFacts) }) // the drive's own
 	if want := []string{"user.a", "user.b"}; !slices.Equal(names, want) {
@@ -209,6 +210,30 @@ func TestExtendedAttributes(t *testing.T) {
 	must(t, unix.Removexattr(path, "user.a"))
 	_, err = unix.Getxattr(path, "user.a", buffer)
 	wantErr(t, "a removed attribute", err, unix.ENODATA)
+}
+
+// Programs that copy all attributes set these too, and must not fail.
+func TestWhatTheDriveKnowsStaysWhateverIsSet(t *testing.T) {
+	_, dir := mount(t, newDrive(t), Options{})
+	path := filepath.Join(dir, "file")
+	must(t, os.WriteFile(path, []byte("content"), 0o644))
+	id := make([]byte, 100)
+	n, err := unix.Getxattr(path, blobstore.XattrID, id)
+	must(t, err)
+	for _, name := range []string{blobstore.XattrID, blobstore.XattrWidth, blobstore.XattrFacts + "of-another-version"} {
+		must(t, unix.Setxattr(path, name, []byte("mine"), 0))
+		must(t, unix.Removexattr(path, name))
+	}
+	again := make([]byte, 100)
+	m, err := unix.Getxattr(path, blobstore.XattrID, again)
+	must(t, err)
+	if string(id[:n]) != string(again[:m]) {
+		t.Errorf("the id was %s and is %s", id[:n], again[:m])
+	}
+	_, err = unix.Getxattr(path, blobstore.XattrWidth, nil)
+	wantErr(t, "the width of a text", err, unix.ENODATA)
+	must(t, unix.Setxattr(path, blobstore.XattrJob, []byte("job"), unix.XATTR_CREATE))
+	wantErr(t, "a job that is none", unix.Setxattr(path, blobstore.XattrJob, []byte("a\nb"), 0), unix.EINVAL)
 }
 
 func TestTrustedAttributesAreShownToRootAlone(t *testing.T) {

@@ -93,16 +93,6 @@ var facts = []string{
 	blobstore.XattrAccessCount, blobstore.XattrLastAccessed,
 }
 
-// overFact is the error of setting or removing an attribute. Facts are listed, so programs that copy files with their attributes (cp -a, mv, tar, rsync -X) set those
-// of the original on the copy and remove those that the original does not have; rsync reports every error of that, whatever it is, and fails. So for facts
-// it succeeds, and the file keeps its own.
-func overFact(name string, err error) error {
-	if errors.Is(err, blobstore.ErrPermission) && slices.Contains(facts, name) {
-		return nil
-	}
-	return err
-}
-
 // SetXAttr answers setxattr(2).
 func (fs *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, value []byte) fuse.Status {
 	r, err := fs.beginChange(opSetxattr, &in.InHeader)
@@ -117,7 +107,16 @@ func (fs *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name stri
 		return r.end(err)
 	}
 	fs.seenXattr(r.node, name)
-	return r.endNode(overFact(name, r.drive.SetXattr(r.ctx, r.ino, name, value, mode)))
+	return r.endFact(name, r.drive.SetXattr(r.ctx, r.ino, name, value, mode))
+}
+
+// endFact is endNode for a change of an extended attribute. What a drive knows of a file can't be changed, but it is listed, and programs that copy files with
+// all attributes (cp, mv, rsync, tar) would complain or fail: so they are told that it was done, and the copy has what is known of itself.
+func (r *request) endFact(name string, err error) fuse.Status {
+	if errors.Is(err, blobstore.ErrPermission) && slices.Contains(facts, name) {
+		r.op, err = opSetFact, nil
+	}
+	return r.endNode(err)
 }
 
 // xattrMode decodes the flags of setxattr(2).
@@ -142,5 +141,5 @@ func (fs *filesystem) RemoveXAttr(_ <-chan struct{}, header *fuse.InHeader, name
 	if err := checkXattr(name); err != nil {
 		return r.end(err)
 	}
-	return r.endNode(overFact(name, r.drive.RemoveXattr(r.ctx, r.ino, name)))
+	return r.endFact(name, r.drive.RemoveXattr(r.ctx, r.ino, name))
 }

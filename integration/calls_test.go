@@ -432,7 +432,9 @@ func (c *call) times() []unix.Timespec {
 }
 
 func (a *answer) setNames(zeroEnded []byte) {
-	a.Names = strings.Split(strings.TrimSuffix(string(zeroEnded), "\x00"), "\x00")
+	// What a drive knows of its files, no local disk does.
+	isFact := func(name string) bool { return name == "" || strings.HasPrefix(name, "user.mediafs.") }
+	a.Names = slices.DeleteFunc(strings.Split(string(zeroEnded), "\x00"), isFact)
 	slices.Sort(a.Names)
 }
 

@@ -80,10 +80,10 @@ step 'symbolic links' '
 step 'named pipes and sockets' '
 	mkfifo pipe; mkfifo pipe; show pipe; (echo through the pipe >pipe) & cat pipe; wait; mkfifo -m 600 pipe2; show pipe2; rm pipe2'
 step 'extended attributes' '
-	setfattr -n user.title -v "A title" a; setfattr -n user.bytes -v 0x00ff0a a; setfattr -n user.empty a; getfattr -d -m - a
+	setfattr -n user.title -v "A title" a; setfattr -n user.bytes -v 0x00ff0a a; setfattr -n user.empty a; getfattr -d -m "^user[.][^m]" a
 	getfattr -n user.title --only-values a; echo; getfattr -n user.none a; setfattr -x user.empty a; setfattr -x user.empty a
-	setfattr -n user.title -v other a; setfattr -n user.x -v y d; getfattr -d d; setfattr -n nonsense -v x a; setfattr -n user.l -v x -h soft
-	cp --preserve=all a attributes; getfattr -d attributes; mv attributes d; getfattr -d d/attributes
+	setfattr -n user.title -v other a; setfattr -n user.x -v y d; getfattr -d -m "^user[.][^m]" d; setfattr -n nonsense -v x a; setfattr -n user.l -v x -h soft
+	cp --preserve=all a attributes; getfattr -d -m "^user[.][^m]" attributes; mv attributes d; getfattr -d -m "^user[.][^m]" d/attributes
 	setfattr -n user.large -v "$(head -c 2000 /dev/zero | tr "\0" v)" a; getfattr -n user.large --only-values a | wc -c
 	setfattr -n "user.$(printf %0300d 1)" -v x a'
 step 'names' '
@@ -98,7 +98,7 @@ step 'sed and editors' '
 step 'tar' '
 	tar --sort=name --xattrs -cf all.tar a d names hard soft dangling pipe run sparse; mkdir out; tar --xattrs -xpf all.tar -C out; echo $?
 	(cd out; find . -printf "%p %y %m %s %n %l\n" | grep -av " d " | LC_ALL=C sort | sha256sum); cmp out/sparse sparse
-	diff -r --no-dereference names out/names && getfattr -d out/a | wc -l; [[ out/a -ef out/hard ]] && echo linked; tar --sort=name -czf z.tgz out; tar -tzf z.tgz | wc -l
+	diff -r --no-dereference names out/names && getfattr -d -m "^user[.][^m]" out/a | wc -l; [[ out/a -ef out/hard ]] && echo linked; tar --sort=name -czf z.tgz out; tar -tzf z.tgz | wc -l
 	tar -xzf z.tgz -O out/a; tar -Scf sparse.tar sparse; (( $(stat -c %s sparse.tar) < 1 << 20 )) && echo small; rm all.tar z.tgz sparse.tar'
 step 'zip' '
 	zip -qry z.zip d names/.hidden soft run; unzip -qq z.zip -d unzipped; find unzipped | LC_ALL=C sort; readlink unzipped/soft
@@ -108,7 +108,8 @@ step 'cp' '
 	cp a nowhere/; cp d x1; cp a a; cp -u a b; cp -s a nowhere; cp -b x2 x1; ls x1*; cp -rT names names-copy; diff -r names names-copy
 	cp /dev/null emptied; show emptied; mkdir full; cp -t full a b x1; ls full; cp --parents d/hard2 full; find full | sort'
 step 'rsync' '
-	rsync -aHX d names hard soft rs/ && rsync -aHXin d names hard soft rs/; echo x >>rs/hard; touch -d @5 rs/hard
+	own=--filter=-x_user.mediafs.*
+	rsync -aHX $own d names hard soft rs/ && rsync -aHXin $own d names hard soft rs/; echo x >>rs/hard; touch -d @5 rs/hard
 	rsync -ai hard rs/; rsync -a --delete names/ rs/; diff -r names rs; echo changed >rs/.hidden; rsync -ac --inplace names/ rs/; cat rs/.hidden'
 step 'du and df' '
 	du -b a numbers sparse; dd if=/dev/urandom of=mega bs=1M count=3 conv=fsync status=none; du -k mega; du -k --apparent-size mega t
