@@ -62,6 +62,7 @@ type AssetQuery struct {
 // AssetOrder is the order of a list of assets.
 type AssetOrder int
 
+// The orders of a list.
 const (
 	ByPath     AssetOrder = iota // by drive, then by path
 	ByCreation                   // the newest first
