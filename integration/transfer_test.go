@@ -283,7 +283,7 @@ func TestFaultAMigrationIsKilled(t *testing.T) {
 	for i, drive := range drives {
 		makeLibrary(t, filepath.Join(first.root, drive), uint64(i), 4)
 	}
-	usual := time.Second
+	usual := 3 * time.Second
 	atManyMoments(t, func(t *testing.T, seed uint64, _ string) {
 		database, last := newStore(t, postgres, person{}), newStore(t, folder, person{})
 		ada := database.addUser(t, "ada", "--role", "admin")
