@@ -54,25 +54,28 @@ func (r *run) make(ctx context.Context, parent blobstore.Ino, name string, node 
 }
 
 // setAttr gives a node of the target, as it was made or found, the owner, the mode and the times of one of the source. ErrNotKept if it can't have that
-// owner. One that it has already is not set: that would take away security.capability.
+// owner. One that it has already is not set: that would take away security.capability. The mode comes last and by itself: with it a file is no longer in the making.
 func (r *run) setAttr(ctx context.Context, have, a *blobstore.Attr, s *Source) error {
-	change := blobstore.AttrChange{Set: blobstore.SetAtime | blobstore.SetMtime, Mode: a.Mode & 0o7777, AtimeNs: a.AtimeNs, MtimeNs: a.MtimeNs}
-	if a.Type() != unix.S_IFLNK {
-		change.Set |= blobstore.SetMode
-	}
+	change := blobstore.AttrChange{Set: blobstore.SetAtime | blobstore.SetMtime, AtimeNs: a.AtimeNs, MtimeNs: a.MtimeNs}
 	if change.UID, change.GID = r.owner(a, s); change.UID != have.UID || change.GID != have.GID {
 		change.Set |= blobstore.SetUID | blobstore.SetGID
 	}
+	mode := blobstore.AttrChange{Set: blobstore.SetMode, Mode: a.Mode & 0o7777}
+	var lost error
 	_, err := r.to.SetAttr(ctx, have.Ino, change)
-	if !errors.Is(err, blobstore.ErrPermission) {
+	if errors.Is(err, blobstore.ErrPermission) && change.Set.Has(blobstore.SetUID) {
+		lost = fmt.Errorf("%w: only root can give it to its owner here", ErrNotKept)
+		change.Set &^= blobstore.SetUID | blobstore.SetGID
+		mode.Mode &^= unix.S_ISUID | unix.S_ISGID // of another than it was made for
+		_, err = r.to.SetAttr(ctx, have.Ino, change)
+	}
+	if err == nil && a.Type() != unix.S_IFLNK {
+		_, err = r.to.SetAttr(ctx, have.Ino, mode)
+	}
+	if err != nil {
 		return err
 	}
-	change.Set &^= blobstore.SetUID | blobstore.SetGID
-	change.Mode &^= unix.S_ISUID | unix.S_ISGID // of another than it was made for
-	if _, err := r.to.SetAttr(ctx, have.Ino, change); err != nil {
-		return err
-	}
-	return fmt.Errorf("%w: only root can give it to its owner here", ErrNotKept)
+	return lost
 }
 
 const (

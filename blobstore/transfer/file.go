@@ -18,6 +18,12 @@ const makingMode = 0o300
 
 func isInMaking(a *blobstore.Attr) bool { return a.IsRegular() && a.Mode&0o7777 == makingMode }
 
+// isIncomplete says whether a file of the target is one of this task in the making. A small one may have its mode and its time before it has its content, if the store
+// can't store them at once: then it is empty.
+func (t *task) isIncomplete(there *blobstore.Attr) bool {
+	return isInMaking(there) || there.IsRegular() && there.Size == 0 && t.attr.Size > 0 && there.MtimeNs == t.attr.MtimeNs
+}
+
 // errTakenAway is a file in the making that another run has taken for left over.
 var errTakenAway = errors.New("another import into the same folder has taken away what this one had in the making")
 
@@ -87,7 +93,7 @@ func (r *run) isThere(ctx context.Context, t *task, buffer []byte) (blobstore.In
 	if err != nil {
 		return 0, err
 	}
-	if isInMaking(&there) {
+	if t.isIncomplete(&there) {
 		err = r.takeAway(ctx, t, &there)
 	} else if err = r.same(ctx, got, t, &there, buffer); errors.Is(err, blobstore.ErrNotExist) {
 		err = fmt.Errorf("it went while it was compared: %w", ErrChanged)
@@ -109,7 +115,7 @@ func (r *run) takeAway(ctx context.Context, t *task, there *blobstore.Attr) erro
 		return err
 	}
 	now, err := r.to.Attr(ctx, there.Ino)
-	if err == nil && !isInMaking(&now) {
+	if err == nil && !t.isIncomplete(&now) {
 		move.Name, move.NewName = part, t.name
 		if err = r.to.Rename(ctx, move); err == nil {
 			return fmt.Errorf("%w: another import has just made it", ErrConflict)
@@ -231,8 +237,8 @@ func (r *run) copyFile(ctx context.Context, t *task, buffer []byte) (dst blobsto
 	if err != nil {
 		return 0, err
 	}
-	// A small file is stored with all that it is to be at once: then there is no moment at which it is there and not whole. Extended attributes can't come with
-	// it, and a large one is only completed when it is known to be right.
+	// A small file is stored with all that it is to be at once, where the store can do that. Extended attributes can't come with it, and a large one is only
+	// completed when it is known to be right.
 	small := a.Size <= bufferSize && len(names) == 0 && r.options.Job == ""
 	var lost error
 	if small {

@@ -73,15 +73,15 @@ func (r *run) linked(ctx context.Context, t *task, buffer []byte) error {
 	g := t.group
 	for tasks := []*task{t}; ; {
 		for _, t := range tasks {
-			dst, err := g.dst, error(nil)
-			if dst != 0 {
+			var err error
+			if g.dst != 0 {
 				err = r.link(ctx, t, buffer)
-			} else if dst, err = r.copy(ctx, t, buffer); dst != 0 {
-				g.dst, g.attr = dst, t.attr
+			} else if g.dst, err = r.copy(ctx, t, buffer); g.dst != 0 {
+				g.attr = t.attr
 			}
 			if err == nil && r.options.Move {
 				g.copied = append(g.copied, t)
-			} else if err := r.finish(ctx, t, dst, err); err != nil {
+			} else if err := r.finish(ctx, t, g.dst, err); err != nil {
 				return err
 			}
 		}

@@ -82,14 +82,10 @@ func runMigrate(c *cli.Context) (err error) {
 		}
 	}
 	t := &transferring{show: newTransferPrinter(c)}
-	working := ctx
-	for _, side := range []*migratedStore{from, to} {
-		if side.authenticator != nil {
-			var leave func()
-			working, leave = whileSignedIn(working, side.authenticator, side.session)
-			defer leave()
-		}
-	}
+	working, leaveFrom := from.whileSignedIn(ctx)
+	defer leaveFrom()
+	working, leaveTo := to.whileSignedIn(working)
+	defer leaveTo()
 	err = t.show.during(func() error { return t.migrate(working, from, to) })
 	for _, side := range []*migratedStore{from, to} {
 		err = side.address.failedFor(c.Command.Name, err)
@@ -152,6 +148,14 @@ func (s *migratedStore) signIn(ctx context.Context, c *cli.Context, flag, inEnvi
 			way: "use an admin's token: only an admin sees all drives"}
 	}
 	return nil
+}
+
+// whileSignedIn returns a context that ends with the session, if there is one that can end.
+func (s *migratedStore) whileSignedIn(ctx context.Context) (context.Context, func()) {
+	if s.authenticator == nil {
+		return ctx, func() {}
+	}
+	return whileSignedIn(ctx, s.authenticator, s.session)
 }
 
 // migrate copies all drives.
