@@ -337,7 +337,7 @@ func (d *Drive) CopyRange(ctx context.Context, src blobstore.File, srcOff int64,
 			}
 			copied += int64(got)
 		}
-		return nil
+		return nil //nolint:nilerr // see above
 	})
 	return copied, err
 }

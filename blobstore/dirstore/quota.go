@@ -59,7 +59,7 @@ type quotas struct {
 var _ blobstore.Quotas = (*Store)(nil)
 
 // open returns the database; nil if there is none and it is not to be made.
-func (q *quotas) open(ctx context.Context, make bool) (*sql.DB, error) {
+func (q *quotas) open(ctx context.Context, anew bool) (*sql.DB, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
@@ -68,7 +68,7 @@ func (q *quotas) open(ctx context.Context, make bool) (*sql.DB, error) {
 	if q.db != nil {
 		return q.db, nil
 	}
-	if !make {
+	if !anew {
 		if _, err := os.Lstat(q.path); err != nil {
 			if errors.Is(err, os.ErrNotExist) {
 				err = nil
@@ -551,9 +551,9 @@ func (f *file) allocating(ctx context.Context, fd *descriptor, mode blobstore.Al
 }
 
 // making makes a node, if there is room for it. One that is there already is none that is made.
-func (d *Drive) making(ctx context.Context, folder *descriptor, name string, make func() (*descriptor, error)) (*descriptor, error) {
+func (d *Drive) making(ctx context.Context, folder *descriptor, name string, do func() (*descriptor, error)) (*descriptor, error) {
 	if !d.isLimited(ctx) {
-		return make()
+		return do()
 	}
 	d.quota.changes.RLock()
 	defer d.quota.changes.RUnlock()
@@ -564,7 +564,7 @@ func (d *Drive) making(ctx context.Context, folder *descriptor, name string, mak
 		}
 		return nil, err
 	}
-	fd, err := make()
+	fd, err := do()
 	if err != nil {
 		if refund := d.charge(context.WithoutCancel(ctx), 0, -1); refund != nil {
 			d.unenforced(refund)

@@ -12,8 +12,8 @@ alter table mediafs.drives
 alter table mediafs.usage add column limited boolean not null default false; -- the drive has a limit
 
 -- A node gives back what it was charged with, and no more: otherwise two nodes with one blob, which nobody but a caller of set_attr with a number that is
--- in use can make, could give back one content twice. What is there already is for `mediafs check`.
-alter table mediafs.nodes add constraint allocated_is_no_debt check (allocated >= 0) not valid;
+-- in use can make, could give back one content twice. Not a constraint: that would be made ready anew for each statement.
+alter policy worker_update on mediafs.nodes with check (allocated >= 0);
 
 create policy owner_select on mediafs.usage for select to mediafs_owner using (true);
 create policy owner_update on mediafs.usage for update to mediafs_owner using (true) with check (true);
