@@ -17,13 +17,17 @@ import (
 // stores by SQL is described too. A mount describes at once what it has stored itself, and what nobody has described after a while.
 // Each question to the database has a deadline of its own, so that a file of any size is read to its end.
 const (
+	describeGrace = 10 * time.Second // how long what others have stored is left to them
+	describeBatch = 64               // files that are asked for at a time
+	describeOwn   = 4096             // files that are remembered as stored here
+	describePart  = 16               // chunks that are read at a time
+)
+
+// Tests change these.
+var (
 	describeQuiet = 100 * time.Millisecond // how long no file was stored before files are described
 	describeMost  = 5 * time.Second        // how long that is waited for
 	describeEvery = 5 * time.Second        // how often what others have left is looked for
-	describeGrace = 10 * time.Second       // how long it is left to them
-	describeBatch = 64                     // files that are asked for at a time
-	describeOwn   = 4096                   // files that are remembered as stored here
-	describePart  = 16                     // chunks that are read at a time
 )
 
 // describing is what the mount knows of files to be described.

@@ -74,6 +74,13 @@ func MakeWithin(t testing.TB, d time.Duration) {
 	t.Cleanup(func() { makeWithin = before })
 }
 
+// DescribeLater has no file be described until the test ends.
+func DescribeLater(t testing.TB) {
+	quiet, most, every := describeQuiet, describeMost, describeEvery
+	describeQuiet, describeMost, describeEvery = time.Hour, time.Hour, time.Hour
+	t.Cleanup(func() { describeQuiet, describeMost, describeEvery = quiet, most, every })
+}
+
 // Beat says that the drive is alive now.
 func (d *Drive) Beat(ctx context.Context) error { return d.beat(ctx) }
 

@@ -32,6 +32,7 @@ func TestWhatAnOperationCosts(t *testing.T) {
 
 func costs(t *testing.T, alone bool) {
 	pgstore.MakeWithin(t, time.Hour)
+	pgstore.DescribeLater(t)
 	url := newStore(t)
 	session := signIn(t, url, "alice")
 	if !alone {
