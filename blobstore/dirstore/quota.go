@@ -41,6 +41,7 @@ const quotaSchema = `
 const (
 	limitsLast   = time.Second      // how long a drive goes by the limits that it knows
 	recountEvery = 10 * time.Minute // how often what a limited drive holds is counted anew
+	recountApart = time.Second      // how long a difference has to last
 	recountTries = 5                // a drive that changes all the time is not counted anew
 )
 
@@ -648,7 +649,8 @@ func (d *Drive) recountOften() {
 	}
 }
 
-// recount counts anew, unless the drive changes all the time. A difference has to be found twice: another program may have moved things meanwhile.
+// recount counts anew, unless the drive changes all the time. A difference has to be found twice, a while apart: another program may have moved things
+// meanwhile, and another mount may have charged what it has not written yet.
 func (d *Drive) recount(ctx context.Context) error {
 	var last [2]int64
 	found := false
@@ -673,6 +675,11 @@ func (d *Drive) recount(ctx context.Context) error {
 		}
 		if now := [2]int64{bytes - before.bytes, files - before.files}; !found || now != last {
 			last, found = now, true
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(recountApart):
+			}
 			continue
 		}
 		done, err := d.recounted(ctx, before.change, moved, bytes, files)

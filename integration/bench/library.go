@@ -22,6 +22,7 @@ type library struct {
 	caches  caches
 
 	mount  *mount // that of this run; nil between runs
+	url    string // of the database that this run's store is in; "" for a folder
 	remove func(context.Context) error
 }
 
@@ -64,6 +65,9 @@ func (l *library) open(ctx context.Context) (s *store, err error) {
 		return nil, err
 	}
 	address, remove, err := l.place(ctx, dir)
+	if l.url = ""; strings.HasPrefix(address, "postgres:") {
+		l.url = address
+	}
 	l.remove = func(ctx context.Context) error { return errors.Join(remove(ctx), os.RemoveAll(dir)) }
 	if err != nil {
 		return nil, err
@@ -82,6 +86,27 @@ func (l *library) fresh(ctx context.Context, run int) error {
 	return l.mount.fresh(ctx, run)
 }
 
+// settle waits until the background has described all files. In a folder nobody can tell when that is.
+func (l *library) settle(ctx context.Context) error {
+	if l.url == "" {
+		return nil
+	}
+	conn, err := pgx.Connect(ctx, l.url)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	for more := true; more; {
+		err := conn.QueryRow(ctx, "SELECT exists (SELECT FROM mediafs.nodes WHERE NOT described AND nlink > 0), pg_sleep(0.1)::text").Scan(&more, nil)
+		if err != nil {
+			return fmt.Errorf("waiting for files to be described: %w", err)
+		}
+	}
+	return nil
+}
+
 func (l *library) forget(ctx context.Context) error { return l.mount.forget(ctx) }
 
 func (l *library) do(ctx context.Context, s *step, d *data) (int, bool, error) {
@@ -95,7 +120,7 @@ func (l *library) clear(ctx context.Context) (err error) {
 	}
 	if err == nil && l.remove != nil {
 		err = l.remove(ctx)
-		l.remove = nil
+		l.remove, l.url = nil, ""
 	}
 	return err
 }

@@ -67,9 +67,16 @@ type maker struct {
 	make         func(ctx context.Context) (target, error)
 }
 
-// settle has the databases, the peers' too if there is a program for that, and the kernel write out what they have, so that the next step does not pay
-// for what came before it: a checkpoint that a large file has set off goes on for minutes.
+// settle waits for what goes on in the background, and has the databases, the peers' too if there is a program for that, and the kernel write out what they
+// have, so that the next step does not pay for what came before it: a checkpoint that a large file has set off goes on for minutes.
 func (w *workshop) settle(ctx context.Context) error {
+	for _, t := range w.made {
+		if l, ok := t.(*library); ok {
+			if err := l.settle(ctx); err != nil {
+				return err
+			}
+		}
+	}
 	if w.cluster != nil {
 		if err := statement(ctx, w.cluster.URL("postgres"), "CHECKPOINT"); err != nil {
 			return err
