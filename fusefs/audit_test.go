@@ -222,7 +222,7 @@ func TestChangesOfAReadOnlyDriveAreRecordedAsDenied(t *testing.T) {
 
 func TestWhatIsRefusedAtTheFolderOfADriveIsRecordedOnTheDrive(t *testing.T) {
 	many := newManyDrives(t, "alice", "bob")
-	fs := newFilesystemOfMany(many, Options{Timeout: patience, Logger: discard})
+	fs := newFilesystemOfMany(many, Options{Timeout: patience, OpenDrives: DefaultOpenDrives, Logger: discard})
 	defer func() {
 		fs.stop()
 		must(t, fs.many.closeAll(context.Background()))

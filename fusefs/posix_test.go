@@ -220,7 +220,7 @@ func TestWhatTheDriveKnowsStaysWhateverIsSet(t *testing.T) {
 	id := make([]byte, 100)
 	n, err := unix.Getxattr(path, blobstore.XattrID, id)
 	must(t, err)
-	for _, name := range []string{blobstore.XattrID, blobstore.XattrWidth, blobstore.XattrFacts + "of-another-version"} {
+	for _, name := range []string{blobstore.XattrID, blobstore.XattrWidth, blobstore.XattrAccessCount} {
 		must(t, unix.Setxattr(path, name, []byte("mine"), 0))
 		must(t, unix.Removexattr(path, name))
 	}
