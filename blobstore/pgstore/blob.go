@@ -37,6 +37,7 @@ type blob struct {
 	complete     int              // pieces of dirty that are whole chunks
 	flight       map[int32]*piece // on its way to the database
 	landed       chan struct{}    // closed when flight is over; nil when there is none
+	giveUp       func()           // ends the flight; nil where it ends by itself
 	mtimePending bool             // attr.MtimeNs is of a write that is not stored yet
 	since        time.Time        // of the oldest dirty piece
 	storing      bool             // a background store runs
@@ -413,7 +414,8 @@ func (b *blob) canCut() bool {
 	return b.making == nil && b.lost == nil
 }
 
-// land waits until nothing is on its way to the database, and returns with mu locked, unless it returns an error.
+// land waits until nothing is on its way to the database, and returns with mu locked, unless it returns an error. What is on its way for as long as somebody
+// may wait, over a connection that may be dead, is given up: it is sent again by the next who stores.
 func (b *blob) land(ctx context.Context) error {
 	for {
 		b.mu.Lock()
@@ -425,6 +427,11 @@ func (b *blob) land(ctx context.Context) error {
 		select {
 		case <-landed:
 		case <-ctx.Done():
+			b.mu.Lock()
+			if b.landed == landed && b.giveUp != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				b.giveUp()
+			}
+			b.mu.Unlock()
 			return translate(ctx, "wait for what is being stored", context.Cause(ctx))
 		}
 	}

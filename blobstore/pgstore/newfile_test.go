@@ -1,6 +1,7 @@
 package pgstore_test
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 	"testing"
@@ -416,4 +417,28 @@ func TestNewFilesThatAreClosedTogetherAreEachMadeOrReported(t *testing.T) {
 		t.Errorf("read %q", got)
 	}
 	isWhole(t, w.url)
+}
+
+// A connection may be dead without anybody knowing. Who waits for what is on its way over one has it sent again when their own time is over.
+func TestWhatIsOnItsWayForAsLongAsSomebodyWaitsIsGivenUp(t *testing.T) {
+	w := newWatched(t)
+	folder := w.folder("album")
+	file, _ := w.unseen(folder, "photo", "pixels")
+	w.exec("begin; lock table mediafs.nodes in exclusive mode")
+	stored := make(chan error, 1)
+	go func() { stored <- file.(*pgstore.File).StoreEverything(w.Context()) }()
+	w.waiting(1, stored)
+	soon, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := w.drive.OpenDir(soon, folder); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("listing its folder: got %v, want %v", err, context.DeadlineExceeded)
+	}
+	if err := <-stored; err == nil {
+		t.Error("it was stored while nothing can be")
+	}
+	w.exec("rollback")
+	w.ok(file.Flush(t.Context()), file.Close())
+	if !w.named("photo") {
+		t.Error("it is not there")
+	}
 }

@@ -315,20 +315,26 @@ func (b *blob) store(ctx context.Context, w what) error {
 		if err := b.land(ctx); err != nil { // leaves mu locked
 			return err
 		}
+		flying, giveUp := context.WithCancel(ctx)
 		t, ok := b.takeOff(w)
+		if ok {
+			b.giveUp = giveUp
+		}
 		lost, kept := b.lost, b.kept
 		if !b.pending() && lost == nil {
 			b.kept = false
 		}
 		b.mu.Unlock()
 		if !ok {
+			giveUp()
 			if kept {
 				b.drive.spool.tidy()
 			}
 			return lost
 		}
 		commits := b.drive.commits.Load()
-		r, err := b.drive.put(ctx, t)
+		r, err := b.drive.put(flying, t)
+		giveUp()
 		if err == nil {
 			b.drive.isDurable(commits)
 		}
@@ -471,7 +477,7 @@ func (b *blob) touchDown(t transfer, r row, err error) {
 	flight := b.flight
 	b.flight = nil
 	close(b.landed)
-	b.landed = nil
+	b.landed, b.giveUp = nil, nil
 	b.failing = err
 	if err != nil {
 		for idx, older := range flight {
