@@ -415,7 +415,7 @@ func (b *blob) canCut() bool {
 }
 
 // land waits until nothing is on its way to the database, and returns with mu locked, unless it returns an error. What is on its way for as long as somebody
-// may wait, over a connection that may be dead, is given up: it is sent again by the next who stores.
+// may wait, over a connection that may be dead, is given up, and sent again.
 func (b *blob) land(ctx context.Context) error {
 	for {
 		b.mu.Lock()

@@ -334,11 +334,15 @@ func (b *blob) store(ctx context.Context, w what) error {
 		}
 		commits := b.drive.commits.Load()
 		r, err := b.drive.put(flying, t)
+		again := flying.Err() != nil && ctx.Err() == nil
 		giveUp()
 		if err == nil {
 			b.drive.isDurable(commits)
 		}
 		b.touchDown(t, r, err)
+		if err != nil && again {
+			continue
+		}
 		if err != nil && isFinal(err) {
 			b.drive.waiters.failAll(err)
 		}
