@@ -61,7 +61,11 @@ func TestFilesOnADriveAreAssets(t *testing.T) {
 		// A rename keeps what is known, a copy is another file, and the attributes tell the same.
 		s.person.shell(t, hers.point, "mv import/photo.gif plain/moved.gif; cp -a plain/moved.gif import/copy.gif; ln plain/moved.gif link").ok(t)
 		waitUntil(t, "the copy is described", func() bool { return s.find(t, alice)["alice:import/copy.gif"].Described })
-		listed := s.person.run(t, hers.point, "getfattr", "-d", "plain/moved.gif").ok(t)
+		var listed string
+		waitUntil(t, "the file that was moved is described", func() bool { // a store of folders looks at it again
+			listed = s.person.run(t, hers.point, "getfattr", "-d", "plain/moved.gif").ok(t)
+			return strings.Contains(listed, "user.mediafs.sha256=")
+		})
 		for _, want := range []string{
 			fmt.Sprintf("user.mediafs.id=%q", photo.ID), `user.mediafs.mime_type="image/gif"`, fmt.Sprintf("user.mediafs.sha256=%q", photo.SHA256),
 			`user.mediafs.width="2"`, `user.mediafs.height="3"`, `user.mediafs.job_id="job-1"`, "user.mediafs.created_at=", "user.mediafs.access_count=",

@@ -185,10 +185,9 @@ func TestAQuotaThatIsSetWhileADriveIsWritten(t *testing.T) {
 			return err != nil
 		})
 		check(t, os.Remove(m.path("file")))
+		// In a folder it may have been cut before the mount knew of the limit: then that is found when it is counted anew.
+		waitUntil(t, "the drive holds what fits", func() bool { return s.quota(t, alice).Bytes <= 1<<20 })
 		m.unmount(t)
-		if q := s.quota(t, alice); q.Bytes > 1<<20 {
-			t.Errorf("the drive holds %+v", q)
-		}
 	})
 }
 
