@@ -99,7 +99,7 @@ func (l *library) settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	for more := true; more; {
-		err := conn.QueryRow(ctx, "SELECT exists (SELECT FROM mediafs.nodes WHERE NOT described AND nlink > 0), pg_sleep(0.1)::text").Scan(&more, nil)
+		err := conn.QueryRow(ctx, "SELECT exists (SELECT FROM mediafs.nodes WHERE NOT described AND nlink > 0 AND mode & 61440 = 32768), pg_sleep(0.1)::text").Scan(&more, nil)
 		if err != nil {
 			return fmt.Errorf("waiting for files to be described: %w", err)
 		}
