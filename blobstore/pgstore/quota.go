@@ -43,6 +43,12 @@ func newQuota() *quota {
 // database was asked is in its answer.
 type tally struct{ begun, over atomic.Int64 }
 
+// underWay is how much is begun and not over.
+func (t *tally) underWay() int64 {
+	over := t.over.Load() // first: what is over was begun
+	return t.begun.Load() - over
+}
+
 // A quotaAnswer is what the database told.
 type quotaAnswer struct {
 	maxBytes, maxNodes   int64 // 0: no limit
@@ -64,6 +70,11 @@ func (q *quota) answered(a *quotaAnswer) {
 			return
 		}
 	}
+}
+
+// hasMoved says that this mount has added something to a drive with limits, or tried to, since the database told this.
+func (q *quota) hasMoved(since *quotaAnswer) bool {
+	return since.maxBytes > 0 && q.bytes.begun.Load() != since.overBytes || since.maxNodes > 0 && q.nodes.begun.Load() != since.overNodes
 }
 
 // askQuota asks the database what the drive holds, and may hold.

@@ -211,12 +211,14 @@ func TestNewFilesKeepTheirRoom(t *testing.T) {
 	d.HoldSole()
 	folder, err := d.Make(t.Context(), blobstore.RootIno, "folder", blobstore.NewNode{Mode: unix.S_IFDIR | 0o700})
 	ok(t, err)
+	free(t, d, 2)
 	var files []blobstore.File
 	for _, name := range []string{"one", "two"} {
 		f, _, _, err := d.Create(t.Context(), folder.Ino, name, blobstore.NewNode{Mode: 0o600}, writable)
 		ok(t, err)
 		files = append(files, f)
 	}
+	free(t, d, 0)
 	if _, err := d.Make(t.Context(), folder.Ino, "three", blobstore.NewNode{Mode: unix.S_IFDIR | 0o700}); !errors.Is(err, blobstore.ErrQuota) {
 		t.Errorf("got %v", err)
 	}
@@ -226,6 +228,16 @@ func TestNewFilesKeepTheirRoom(t *testing.T) {
 	for _, f := range files {
 		ok(t, f.Flush(t.Context()))
 		ok(t, f.Close())
+	}
+	ok(t, d.Unlink(t.Context(), folder.Ino, "one"))
+	free(t, d, 1)
+}
+
+// free wants the drive to tell that n more files fit.
+func free(t *testing.T, d blobstore.Drive, n int64) {
+	t.Helper()
+	if u, err := d.Usage(t.Context()); err != nil || u.FreeFiles != n {
+		t.Errorf("got %+v, %v, want %d files free", u, err, n)
 	}
 }
 
