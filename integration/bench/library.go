@@ -86,7 +86,8 @@ func (l *library) fresh(ctx context.Context, run int) error {
 	return l.mount.fresh(ctx, run)
 }
 
-// settle waits until the background has described all files. In a folder nobody can tell when that is.
+// settle waits until the background has described all files, and has taken away the content of those that were removed. In a folder nobody can
+// tell when the first is.
 func (l *library) settle(ctx context.Context) error {
 	if l.url == "" {
 		return nil
@@ -99,9 +100,10 @@ func (l *library) settle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	for more := true; more; {
-		err := conn.QueryRow(ctx, "SELECT exists (SELECT FROM mediafs.nodes WHERE NOT described AND nlink > 0 AND mode & 61440 = 32768), pg_sleep(0.1)::text").Scan(&more, nil)
+		err := conn.QueryRow(ctx, `SELECT exists (SELECT FROM mediafs.nodes WHERE NOT described AND nlink > 0 AND mode & 61440 = 32768)
+			OR exists (SELECT FROM mediafs.removed), pg_sleep(0.1)::text`).Scan(&more, nil)
 		if err != nil {
-			return fmt.Errorf("waiting for files to be described: %w", err)
+			return fmt.Errorf("waiting for files to be described and removed: %w", err)
 		}
 	}
 	return nil
