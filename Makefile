@@ -24,6 +24,9 @@ FUZZTIME ?= 30s
 MOMENTS ?= 12
 FIRST   ?= 1
 
+# How often an import or a migration is killed at each of them, before it may come to its end.
+KILLS ?= 4
+
 # How long the drives are used by make soak.
 SOAKTIME ?= 1h
 
@@ -197,7 +200,7 @@ soak: test-deps ## use drives on both stores for SOAKTIME (1h), compare with a l
 
 .PHONY: faults
 faults: test-deps ## have each fault come at MOMENTS (12) moments, with the race detector (about 10 minutes)
-	@$(call leaving_nothing,go test -race -count=1 -parallel 8 -timeout 2h -v -run '^TestFault' ./integration -moments $(MOMENTS) -first-moment $(FIRST))
+	@$(call leaving_nothing,go test -race -count=1 -parallel 8 -timeout 2h -v -run '^TestFault' ./integration -moments $(MOMENTS) -first-moment $(FIRST) -kills $(KILLS))
 
 # PEERS="name=/dir ..." measures other mounted file systems too, and PEER_COLD and PEER_SETTLE name programs that
 # empty their caches and have them write out what they have.
