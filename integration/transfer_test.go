@@ -392,9 +392,9 @@ func TestAnImportMeetsAFullQuota(t *testing.T) {
 	onEachStore(t, func(t *testing.T, s *store) {
 		alice := s.addUser(t, "alice")
 		s.mount(t, alice).unmount(t) // makes the drive
-		s.limit(t, alice, "20M", "none", nil)
+		s.limit(t, alice, "8M", "none", nil)
 		s.importsWhenThereIsRoom(t, alice, "quota", func() {
-			if q := s.quota(t, alice); q.Bytes > 20<<20 {
+			if q := s.quota(t, alice); q.Bytes > 8<<20 {
 				t.Errorf("the drive holds %d bytes", q.Bytes)
 			}
 			s.limit(t, alice, "none", "200", nil) // now the files are too many
@@ -454,7 +454,7 @@ func (s *store) importsTooMuch(t *testing.T, u user, why string) {
 		}
 	}
 	if got.code != 1 || len(told) == 0 || !strings.HasSuffix(got.stdout, fmt.Sprintf("; skipped: %d\n", len(told))) {
-		t.Errorf("%d are told to be skipped: %.2000v", len(told), got)
+		t.Errorf("%d are told to be skipped: exit code %d\n%.500s ...\n%s", len(told), got.code, got.stdout, got.stderr)
 	}
 }
 

@@ -45,7 +45,9 @@ func (r *run) task(ctx context.Context, t *task, buffer []byte) error {
 // finish ends a task: what was copied whole is removed if it is to be moved.
 func (r *run) finish(ctx context.Context, t *task, dst blobstore.Ino, err error) error {
 	if err == nil && r.options.Move {
-		if err = r.remove(ctx, t, dst); err != nil {
+		if t.group != nil && t.group.failed {
+			t.in.stays.Store(true)
+		} else if err = r.remove(ctx, t, dst); err != nil {
 			err = fmt.Errorf("it is copied, but not removed: %w", err)
 		}
 	}
