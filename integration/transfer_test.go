@@ -392,15 +392,15 @@ func TestAnImportMeetsAFullQuota(t *testing.T) {
 	onEachStore(t, func(t *testing.T, s *store) {
 		alice := s.addUser(t, "alice")
 		s.mount(t, alice).unmount(t) // makes the drive
-		s.limit(t, alice, "8M", "none", nil)
+		s.limit(t, alice, "none", "200", nil)
 		s.importsWhenThereIsRoom(t, alice, "quota", func() {
-			if q := s.quota(t, alice); q.Bytes > 8<<20 {
-				t.Errorf("the drive holds %d bytes", q.Bytes)
-			}
-			s.limit(t, alice, "none", "200", nil) // now the files are too many
-			s.importsTooMuch(t, alice, "quota")
 			if q := s.quota(t, alice); q.Files > 200 {
 				t.Errorf("the drive holds %d files", q.Files)
+			}
+			s.limit(t, alice, "8M", "none", nil) // now the bytes are too many
+			s.importsTooMuch(t, alice, "quota")
+			if q := s.quota(t, alice); q.Bytes > 8<<20 {
+				t.Errorf("the drive holds %d bytes", q.Bytes)
 			}
 			s.limit(t, alice, "1G", "10000", nil)
 		})
@@ -436,7 +436,8 @@ func (s *store) importsWhenThereIsRoom(t *testing.T, u user, why string, makeRoo
 	}
 }
 
-// importsTooMuch moves what is left of a library, and fails the test unless each of what stays there is told once, and why.
+// importsTooMuch moves what is left of a library, and fails the test unless each of what stays there is told once, and why. On a full disk a database may lack
+// the room even to note that what was in the making is given up; then the program ends with what that means.
 func (s *store) importsTooMuch(t *testing.T, u user, why string) {
 	t.Helper()
 	source := filepath.Join(s.dir, "library")
@@ -453,7 +454,7 @@ func (s *store) importsTooMuch(t *testing.T, u user, why string) {
 			}
 		}
 	}
-	if got.code != 1 || len(told) == 0 || !strings.HasSuffix(got.stdout, fmt.Sprintf("; skipped: %d\n", len(told))) {
+	if got.code != 1 && (s.kind == folder || got.code != codeAway) || len(told) == 0 || !strings.HasSuffix(got.stdout, fmt.Sprintf("; skipped: %d\n", len(told))) {
 		t.Errorf("%d are told to be skipped: exit code %d\n%.500s ...\n%s", len(told), got.code, got.stdout, got.stderr)
 	}
 }

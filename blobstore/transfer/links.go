@@ -112,6 +112,7 @@ func (r *run) end(ctx context.Context, g *group) error {
 // endLinks ends the groups some of whose names are in no source.
 func (r *run) endLinks(ctx context.Context) error {
 	for _, g := range r.links.groups {
+		g.failed = g.failed || r.unseen.Load() // they may be where this run could not look
 		if err := r.end(ctx, g); err != nil {
 			return err
 		}
