@@ -182,11 +182,11 @@ endef
 
 .PHONY: test
 test: test-deps ## run all tests with the race detector, on a Postgres of their own, and leave nothing behind
-	@$(call leaving_nothing,go test -race -count=1 -parallel 4 -timeout 20m $(PACKAGES))
+	@$(call leaving_nothing,go test -race -count=1 -parallel 8 -timeout 20m $(PACKAGES))
 
 .PHONY: integration
 integration: test-deps ## run the tests of the built and mounted program alone, and say what each does
-	@$(call leaving_nothing,go test -race -count=1 -parallel 4 -timeout 20m -v ./integration/...)
+	@$(call leaving_nothing,go test -race -count=1 -parallel 8 -timeout 20m -v ./integration/...)
 
 .PHONY: programs
 programs: test-deps ## run the tests of other people's programs at full length (about an hour)
