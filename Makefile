@@ -24,6 +24,9 @@ FUZZTIME ?= 30s
 MOMENTS ?= 12
 FIRST   ?= 1
 
+# How often an import or a migration is killed at each of them, before it may come to its end.
+KILLS ?= 4
+
 # How long the drives are used by make soak.
 SOAKTIME ?= 1h
 
@@ -179,11 +182,11 @@ endef
 
 .PHONY: test
 test: test-deps ## run all tests with the race detector, on a Postgres of their own, and leave nothing behind
-	@$(call leaving_nothing,go test -race -count=1 -parallel 4 -timeout 20m $(PACKAGES))
+	@$(call leaving_nothing,go test -race -count=1 -parallel 8 -timeout 20m $(PACKAGES))
 
 .PHONY: integration
 integration: test-deps ## run the tests of the built and mounted program alone, and say what each does
-	@$(call leaving_nothing,go test -race -count=1 -parallel 4 -timeout 20m -v ./integration/...)
+	@$(call leaving_nothing,go test -race -count=1 -parallel 8 -timeout 20m -v ./integration/...)
 
 .PHONY: programs
 programs: test-deps ## run the tests of other people's programs at full length (about an hour)
@@ -197,7 +200,7 @@ soak: test-deps ## use drives on both stores for SOAKTIME (1h), compare with a l
 
 .PHONY: faults
 faults: test-deps ## have each fault come at MOMENTS (12) moments, with the race detector (about 10 minutes)
-	@$(call leaving_nothing,go test -race -count=1 -parallel 8 -timeout 2h -v -run '^TestFault' ./integration -moments $(MOMENTS) -first-moment $(FIRST))
+	@$(call leaving_nothing,go test -race -count=1 -parallel 8 -timeout 2h -v -run '^TestFault' ./integration -moments $(MOMENTS) -first-moment $(FIRST) -kills $(KILLS))
 
 # PEERS="name=/dir ..." measures other mounted file systems too, and PEER_COLD and PEER_SETTLE name programs that
 # empty their caches and have them write out what they have.

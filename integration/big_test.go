@@ -24,11 +24,11 @@ const (
 
 // At full length this is 10 GB, and a million files.
 var (
-	bigFile   = size(int64(2)<<30, 10_000_000_000)
+	bigFile   = size(int64(1)<<30, 10_000_000_000)
 	manyFiles = size(50_000, 1_000_000)
 )
 
-// A file of 2 GiB comes back as it was written, from a program that never has as much memory as the file is big.
+// A file of 1 GiB comes back as it was written, from a program that never has as much memory as the file is big.
 func TestABigFileTakesLittleMemory(t *testing.T) {
 	onEachStore(t, func(t *testing.T, s *store) {
 		program, err := lean()

@@ -24,21 +24,25 @@ func TestFaultTheConnectionIsLostForAWhile(t *testing.T) {
 			m := s.mount(t, alice)
 			before := make(past)
 			atManyMoments(t, func(t *testing.T, seed uint64, name string) {
+				quota := s.quotaAt(t, alice, m, seed)
 				j := startJob(t, m, name, seed)
 				j.awaitMoment(t)
 				wire.lose(what)
 				lasts(t, 10*time.Second)
 				check(t, wire.mend())
+				quota.held(t)
+				quota.raise(t, m)
 				writeFile(t, m.path("after-"+name), "the connection is back")
 				t.Log(j.finish(t, usualTimeout+slack))
 				j.check(t, false, true)
 				before.isUnchanged(t)
 				before.add(t, j)
 				j.end()
+				quota.held(t, j)
 				m.unmount(t)
 				m = s.mountAt(t, alice, m.point)
 				before.isUnchanged(t)
-				s.isWhole(t)
+				s.isExact(t, alice, m)
 			})
 			m.unmount(t)
 		})
@@ -76,6 +80,7 @@ func TestFaultTheConnectionIsLostForLong(t *testing.T) {
 				known := m.path("known-" + name)
 				writeFile(t, known, "known")
 				check(t, stat(known))
+				quota := s.quotaAt(t, alice, m, seed)
 				j := startJob(t, m, name, seed)
 				j.awaitMoment(t)
 				wire.lose(what)
@@ -88,6 +93,8 @@ func TestFaultTheConnectionIsLostForLong(t *testing.T) {
 					t.Errorf("a name that only the database knows: %v", err)
 				}
 				check(t, wire.mend())
+				quota.held(t)
+				quota.raise(t, m)
 				waitUntil(t, "the drive works again", func() bool { return os.WriteFile(m.path("after-"+name), nil, 0o644) == nil })
 				t.Log(j.finish(t, timeout+slack))
 				j.check(t, false, true)
@@ -98,7 +105,8 @@ func TestFaultTheConnectionIsLostForLong(t *testing.T) {
 				before.isUnchanged(t)
 				before.add(t, j)
 				j.end()
-				s.isWhole(t)
+				quota.held(t, j)
+				s.isExact(t, alice, m)
 			})
 			m.unmount(t)
 		})
@@ -117,6 +125,7 @@ func TestFaultADriveIsUnmountedWithoutItsDatabase(t *testing.T) {
 			before := make(past)
 			atManyMoments(t, func(t *testing.T, seed uint64, name string) {
 				m := s.mount(t, alice, "--timeout", timeout.String())
+				quota := s.quotaAt(t, alice, m, seed)
 				j := startJob(t, m, name, seed)
 				j.awaitMoment(t)
 				wire.lose(what)
@@ -139,11 +148,34 @@ func TestFaultADriveIsUnmountedWithoutItsDatabase(t *testing.T) {
 				j.check(t, false, true)
 				before.add(t, j)
 				j.end()
+				quota.held(t, j)
+				s.isExact(t, alice, m)
 				m.unmount(t)
 				s.isWhole(t)
 			})
 		})
 	}
+}
+
+// Nor does it take long when all was stored before, and only a word of goodbye is missing.
+func TestAnIdleDriveIsUnmountedWithoutItsDatabase(t *testing.T) {
+	t.Parallel()
+	s, wire := newStore(t, postgres, person{}).throughWire(t)
+	alice := s.addUser(t, "alice")
+	m := s.mount(t, alice)
+	writeFile(t, m.path("file"), "content")
+	check(t, os.Remove(m.path("file"))) // to be collected
+	s.person.shell(t, m.point, "sync -f .").ok(t)
+	wire.cut()
+	begun := time.Now()
+	s.mediafs(t, "umount", m.point).ok(t)
+	m.waitForEnd(t)
+	if took := time.Since(begun); took > 2*blobstore.StallLimit+slack {
+		t.Errorf("unmounting took %v", took)
+	}
+	check(t, wire.mend())
+	s.mountAt(t, alice, m.point).unmount(t)
+	s.isWhole(t)
 }
 
 // What was on the way when the connection was lost arrives after the drive has gone on: it changes nothing any more.
@@ -155,11 +187,14 @@ func TestFaultWhatWasGivenUpArrivesLate(t *testing.T) {
 	alice := s.addUser(t, "alice")
 	m := s.mount(t, alice, "--timeout", timeout.String())
 	atManyMoments(t, func(t *testing.T, seed uint64, name string) {
+		quota := s.quotaAt(t, alice, m, seed)
 		j := startJob(t, m, name, seed)
 		j.awaitMoment(t)
 		wire.hang()
 		lasts(t, timeout+time.Second)
 		wire.mendLate()
+		quota.held(t)
+		quota.raise(t, m)
 		waitUntil(t, "the drive works again", func() bool { return os.WriteFile(m.path("after-"+name), nil, 0o644) == nil })
 		j.finish(t, timeout+slack)
 		j.check(t, false, true)
@@ -181,7 +216,8 @@ func TestFaultWhatWasGivenUpArrivesLate(t *testing.T) {
 		m.unmount(t)
 		m = s.mountAt(t, alice, m.point, "--timeout", timeout.String())
 		now.isUnchanged(t)
-		s.isWhole(t)
+		quota.held(t, j)
+		s.isExact(t, alice, m)
 	})
 	m.unmount(t)
 }

@@ -50,11 +50,14 @@ func TestFaultTheDatabaseEnds(t *testing.T) {
 			m := s.mount(t, alice)
 			before := make(past)
 			atManyMoments(t, func(t *testing.T, seed uint64, name string) {
+				quota := s.quotaAt(t, alice, m, seed)
 				j := startShortJob(t, m, name, seed)
 				j.awaitMoment(t)
 				check(t, end(cluster))
 				check(t, cluster.Start())
 				j.finish(t, usualTimeout+slack)
+				quota.held(t, j)
+				quota.raise(t, nil)
 				// The mount finds the server again by itself.
 				writeFile(t, m.path("after-"+name), "the server is back")
 				j.check(t, true, false)
@@ -64,7 +67,7 @@ func TestFaultTheDatabaseEnds(t *testing.T) {
 				m.unmountAfterCrash(t)
 				m = s.mountAt(t, alice, m.point)
 				before.isUnchanged(t)
-				s.isWhole(t)
+				s.isExact(t, alice, m)
 			})
 			m.unmount(t)
 		})
@@ -87,6 +90,7 @@ func TestFaultTheDatabaseIsReadOnly(t *testing.T) {
 	}
 	before := make(past)
 	atManyMoments(t, func(t *testing.T, seed uint64, name string) {
+		quota := s.ampleQuotaAt(t, alice, m, seed)
 		j := startJob(t, m, name, seed)
 		j.awaitMoment(t)
 		set("ALTER SYSTEM SET default_transaction_read_only = on")
@@ -105,7 +109,8 @@ func TestFaultTheDatabaseIsReadOnly(t *testing.T) {
 		m.unmount(t)
 		m = s.mountAt(t, alice, m.point)
 		before.isUnchanged(t)
-		s.isWhole(t)
+		quota.held(t, j)
+		s.isExact(t, alice, m)
 	})
 	m.unmount(t)
 }
@@ -118,6 +123,7 @@ func TestFaultTheDatabaseIsInRecovery(t *testing.T) {
 	m := s.mount(t, alice)
 	before := make(past)
 	atManyMoments(t, func(t *testing.T, seed uint64, name string) {
+		quota := s.quotaAt(t, alice, m, seed)
 		j := startShortJob(t, m, name, seed)
 		j.awaitMoment(t)
 		check(t, cluster.Stop(pgtest.Immediate))
@@ -129,6 +135,8 @@ func TestFaultTheDatabaseIsInRecovery(t *testing.T) {
 		}
 		_, err := s.connect(t).Exec(context.Background(), "SELECT pg_promote()")
 		check(t, err)
+		quota.held(t, j)
+		quota.raise(t, nil)
 		waitUntil(t, "the drive takes changes", func() bool { return os.WriteFile(m.path("after-"+name), nil, 0o644) == nil })
 		j.check(t, true, false)
 		before.isUnchanged(t)
@@ -137,7 +145,7 @@ func TestFaultTheDatabaseIsInRecovery(t *testing.T) {
 		m.unmountAfterCrash(t)
 		m = s.mountAt(t, alice, m.point)
 		before.isUnchanged(t)
-		s.isWhole(t)
+		s.isExact(t, alice, m)
 	})
 	m.unmount(t)
 }

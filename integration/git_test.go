@@ -68,9 +68,10 @@ func TestGitWorksOnADrive(t *testing.T) {
 	})
 }
 
-// A repository of 50,000 objects: most of them in a pack, and at full length each in a file of its own.
+// A repository of 20,000 objects, most of them in a pack, and at full length of 50,000, each in a file of its own.
+var gitObjects = size(20_000, 50_000)
+
 const (
-	gitObjects       = 50_000
 	objectsPerCommit = 4 // the commit, a file, its folder and the root
 	gitFiles         = 200
 )
@@ -86,7 +87,7 @@ func TestGitKeepsManyObjectsOnADrive(t *testing.T) {
 			defer func() { t.Logf("%s: %.1f s", what, time.Since(start).Seconds()) }()
 			return strings.TrimSpace(s.person.shell(t, dir, script).ok(t))
 		}
-		const commits = gitObjects / objectsPerCommit
+		commits := gitObjects / objectsPerCommit
 		packed := size(commits-50, 0)
 		writeHistory(t, filepath.Join(s.dir, "packed"), 0, packed)
 		writeHistory(t, filepath.Join(s.dir, "loose"), packed, commits)

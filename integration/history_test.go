@@ -62,13 +62,13 @@ func (h *history) now() tree {
 	return next
 }
 
-// settle has the latest operation be one of those before. It did not fail.
+// settle has the latest operation be one of those before. If it failed, it was refused: nothing was done.
 func (h *history) settle() {
 	if h.last == nil {
 		return
 	}
 	h.trees = append(h.trees, h.now())
-	if h.durable {
+	if h.durable && !h.failed {
 		h.trees = h.trees[len(h.trees)-1:]
 	}
 	h.last = nil
@@ -77,7 +77,7 @@ func (h *history) settle() {
 // do records an operation on names and does it. Afterwards it is the latest.
 func (h *history) do(what string, last step, durable bool, operation func() error) error {
 	h.settle()
-	if h.durable {
+	if h.durable && !h.failed {
 		h.log = h.log[max(0, len(h.log)-1):]
 	}
 	h.last, h.durable, h.failed = last, durable, true

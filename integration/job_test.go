@@ -23,6 +23,7 @@ type job struct {
 	cmd     *exec.Cmd
 	orders  *json.Encoder
 	reports chan report
+	refused int           // operations that the quota refused, once it has finished
 	moment  chan struct{} // closed when as many operations have begun as the seed says
 	end     func()        // of the process
 }
@@ -40,6 +41,7 @@ type order struct {
 type report struct {
 	Moment        bool
 	Failed, Wrong []string
+	Refused       int // by the quota
 }
 
 const (
@@ -141,6 +143,7 @@ func (j *job) finish(t *testing.T, limit time.Duration) (failed []string) {
 	for _, wrong := range a.Wrong {
 		t.Error(wrong)
 	}
+	j.refused = a.Refused
 	return a.Failed
 }
 
@@ -198,7 +201,7 @@ func runJob(args []string) error {
 		case o.Exhaust:
 			c.done.Wait()
 		case o.Finish:
-			a.Failed, a.Wrong = c.finish(o.Limit)
+			a.Failed, a.Wrong, a.Refused = c.finish(o.Limit)
 		case o.Check:
 			a.Wrong = c.check(o.Crashed, o.Exact)
 		default:

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -312,6 +313,32 @@ func TestMetricsTellThatASessionHasEnded(t *testing.T) {
 		}
 		check(t, os.WriteFile(alice.tokenFile, []byte(renewed), 0o600))
 		waitUntil(t, "the session is seen to last", func() bool { return state(1, 0, math.Inf(1)) })
+	})
+}
+
+// While the database says nothing, what waits for it can be seen.
+func TestMetricsAnswerWhileTheDatabaseHangs(t *testing.T) {
+	t.Parallel()
+	s, wire := newStore(t, postgres, person{}).throughWire(t)
+	m := s.mount(t, s.addUser(t, "alice"), "--metrics", "127.0.0.1:0", "--timeout", "10m")
+	address := m.figures(t).Metrics
+	file, err := os.Create(m.path("file"))
+	check(t, errors.Join(err, file.Sync()))
+	wire.hang()
+	mend := sync.OnceValue(wire.mend)
+	t.Cleanup(func() { check(t, mend()) }) // so that the mount can end, whatever else has failed
+	_, err = file.WriteString("which the database does not take")
+	check(t, err)
+	stored := make(chan error, 1)
+	go func() { stored <- errors.Join(file.Sync(), file.Close()) }()
+	waitUntil(t, "the fsync is seen to wait", func() bool {
+		now := scrape(t, address)
+		return now["mediafs_operations_under_way"] > 0 && now["mediafs_pending_bytes"] > 0
+	})
+	check(t, errors.Join(mend(), <-stored))
+	waitUntil(t, "nothing waits any more", func() bool {
+		now := scrape(t, address)
+		return now["mediafs_operations_under_way"] == 0 && now["mediafs_pending_bytes"] == 0 && now[operationsOf("fsync")] == 2
 	})
 }
 

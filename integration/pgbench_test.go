@@ -21,14 +21,16 @@ func TestPostgresKeepsItsDataOnADrive(t *testing.T) {
 			options = []string{"--allow-other"} // root may not run a server
 		}
 		alice := s.addUser(t, "alice")
-		m := s.mount(t, alice, options...)
+		program, err := lean() // initdb makes a thousand files, and syncs each
+		check(t, err)
+		m := s.mountWith(t, program, alice, s.mountpoint(t), options...)
 		check(t, os.Chmod(m.point, 0o755))
 		cluster := pgtest.NewClusterIn(t, m.point)
-		run := func(program string, args ...string) string {
+		run := func(command string, args ...string) string {
 			t.Helper()
 			ctx, cancel := context.WithTimeout(context.Background(), deadline)
 			defer cancel()
-			out, err := cluster.Run(ctx, program, args...)
+			out, err := cluster.Run(ctx, command, args...)
 			check(t, err)
 			return out
 		}
@@ -65,7 +67,7 @@ func TestPostgresKeepsItsDataOnADrive(t *testing.T) {
 		check(t, cluster.Stop(pgtest.Fast))
 		m.unmount(t)
 
-		s.mountAt(t, alice, m.point, options...)
+		s.mountWith(t, program, alice, m.point, options...)
 		run("pg_checksums", "--check")
 		check(t, cluster.Start())
 		t.Cleanup(func() { check(t, cluster.Stop(pgtest.Fast)) }) // before its drive is unmounted

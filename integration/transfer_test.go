@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -212,11 +213,15 @@ func (s *store) killAt(t *testing.T, after time.Duration, args ...string) bool {
 	return err != nil
 }
 
-// killedOften runs the program until it comes to its end, killing it up to four times before, at moments that the seed says. usual is how long it takes.
+// killsOfATransfer is also what the size of a library is made for.
+var killsOfATransfer = flag.Int("kills", 4, "how `often` an import or a migration is killed before it comes to its end")
+
+// killedOften runs the program until it comes to its end, killing it up to killsOfATransfer times before, at moments that the seed says. usual is how long it
+// takes for the files that there are for four kills.
 func (s *store) killedOften(t *testing.T, seed uint64, usual time.Duration, args ...string) {
 	t.Helper()
 	random := rand.New(rand.NewPCG(seed, 7))
-	for kills := range 4 {
+	for kills := range *killsOfATransfer {
 		if _, err := os.Lstat(args[len(args)-1]); slices.Contains(args, "--move") && os.IsNotExist(err) {
 			t.Logf("killed %d times, the last when all was moved", kills)
 			return
@@ -227,7 +232,7 @@ func (s *store) killedOften(t *testing.T, seed uint64, usual time.Duration, args
 		}
 	}
 	if _, err := os.Lstat(args[len(args)-1]); !slices.Contains(args, "--move") || err == nil {
-		t.Logf("killed 4 times; at last: %s", s.mediafs(t, args...).ok(t))
+		t.Logf("killed %d times; at last: %s", *killsOfATransfer, s.mediafs(t, args...).ok(t))
 	}
 }
 
@@ -235,7 +240,7 @@ func (s *store) killedOften(t *testing.T, seed uint64, usual time.Duration, args
 func TestFaultAnImportIsKilled(t *testing.T) {
 	onEachStore(t, func(t *testing.T, s *store) {
 		source := filepath.Join(s.dir, "library")
-		makeLibrary(t, source, 1, 12)
+		makeLibrary(t, source, 1, 3**killsOfATransfer)
 		want := describe(t, source)
 		alice := s.addUser(t, "alice")
 		args := func(into string) []string {
@@ -243,7 +248,7 @@ func TestFaultAnImportIsKilled(t *testing.T) {
 		}
 		began := time.Now()
 		s.mediafs(t, args("whole")...).ok(t)
-		usual := time.Since(began)
+		usual := time.Since(began) * 4 / time.Duration(*killsOfATransfer)
 		atManyMoments(t, func(t *testing.T, seed uint64, name string) {
 			s.killedOften(t, seed, usual, args(name)...)
 			m := s.mount(t, alice)
@@ -281,7 +286,7 @@ func TestFaultAMigrationIsKilled(t *testing.T) {
 	first := newStore(t, folder, person{})
 	drives := []string{"alice", "7", "public"}
 	for i, drive := range drives {
-		makeLibrary(t, filepath.Join(first.root, drive), uint64(i), 4)
+		makeLibrary(t, filepath.Join(first.root, drive), uint64(i), *killsOfATransfer)
 	}
 	usual := 3 * time.Second
 	atManyMoments(t, func(t *testing.T, seed uint64, _ string) {
@@ -359,30 +364,99 @@ func TestWhatCanNotBeImportedIsToldAndTheRestGoesOn(t *testing.T) {
 // When the disk is full, what is not stored is told, nothing of it is left, nothing is removed from the source, and with more room all is there.
 func TestAnImportMeetsAFullDisk(t *testing.T) {
 	requireRoot(t)
-	t.Parallel()
-	s := bareStore(t, folder, person{})
-	check(t, os.Mkdir(s.root, 0o755))
-	smallDisk(t, s.root, "size=32M")
-	s.mediafs(t, "init", "--store", s.address).ok(t)
-	alice := s.addUser(t, "alice")
+	onEachKind(t, func(t *testing.T, k kind) {
+		s := bareStore(t, k, person{})
+		disk := s.root
+		if k == postgres {
+			disk = filepath.Join(s.dir, "disk")
+		}
+		check(t, os.Mkdir(disk, 0o755))
+		smallDisk(t, disk, "size=256M")
+		if k == postgres {
+			check(t, os.Chmod(disk, 0o777))
+			_, s.database = databaseOnDisk(t, disk)
+			s.address = s.database
+		}
+		s.mediafs(t, "init", "--store", s.address).ok(t)
+		alice := s.addUser(t, "alice")
+		giveBack := fillDisk(t, disk)
+		info, err := os.Stat(filepath.Join(disk, "ballast"))
+		check(t, err)
+		check(t, os.Truncate(filepath.Join(disk, "ballast"), info.Size()-12<<20))
+		s.importsWhenThereIsRoom(t, alice, "no space left", giveBack)
+	})
+}
+
+// The same of a full quota.
+func TestAnImportMeetsAFullQuota(t *testing.T) {
+	onEachStore(t, func(t *testing.T, s *store) {
+		alice := s.addUser(t, "alice")
+		s.mount(t, alice).unmount(t) // makes the drive
+		s.limit(t, alice, "none", "200", nil)
+		s.importsWhenThereIsRoom(t, alice, "quota", func() {
+			if q := s.quota(t, alice); q.Files > 200 {
+				t.Errorf("the drive holds %d files", q.Files)
+			}
+			s.limit(t, alice, "8M", "none", nil) // now the bytes are too many
+			s.importsTooMuch(t, alice, "quota")
+			if q := s.quota(t, alice); q.Bytes > 8<<20 {
+				t.Errorf("the drive holds %d bytes", q.Bytes)
+			}
+			s.limit(t, alice, "1G", "10000", nil)
+		})
+		m := s.mount(t, alice)
+		s.isExact(t, alice, m)
+		m.unmount(t)
+	})
+}
+
+// importsWhenThereIsRoom moves a library into a drive that has no room for all of it, and then again.
+func (s *store) importsWhenThereIsRoom(t *testing.T, u user, why string, makeRoom func()) {
+	t.Helper()
 	source := filepath.Join(s.dir, "library")
 	makeLibrary(t, source, 3, 12)
 	want := describe(t, source)
-	giveBack := fillDisk(t, s.root)
-	check(t, os.Truncate(filepath.Join(s.root, "ballast"), 20<<20))
-	args := []string{"import", "--store", s.address, "--token-file", alice.tokenFile, "--move", "library"}
-	got := s.mediafs(t, args...)
-	if got.code != 1 || !strings.Contains(got.stdout, "no space left") {
-		t.Errorf("got %v", got)
+	s.importsTooMuch(t, u, why)
+	if s.kind == folder {
+		check(t, filepath.WalkDir(s.folder(u), func(path string, _ os.DirEntry, err error) error {
+			if strings.Contains(path, ".mediafs-part-") {
+				t.Errorf("left in the making: %s", path)
+			}
+			return err
+		}))
 	}
-	if parts, err := filepath.Glob(filepath.Join(s.root, "alice", "*", "*", ".mediafs-part-*")); err != nil || len(parts) > 0 {
-		t.Errorf("left in the making: %q, %v", parts, err)
-	}
-	giveBack()
-	check(t, unix.Mount("", s.root, "", unix.MS_REMOUNT, "size=256M"))
-	s.mediafs(t, args...).ok(t)
-	diffLines(t, "the library", files(want), files(describe(t, filepath.Join(s.folder(alice), "library"))))
+	makeRoom()
+	s.mediafs(t, "import", "--store", s.address, "--token-file", u.tokenFile, "--move", source).ok(t)
+	m := s.mount(t, u)
+	diffLines(t, "the library", files(want), files(describe(t, m.path("library"))))
+	m.unmount(t)
 	s.isWhole(t)
+	if left := describeIfThere(t, source); len(left) > 0 {
+		t.Errorf("the source still has %q", left)
+	}
+}
+
+// importsTooMuch moves what is left of a library, and fails the test unless each of what stays there is told once, and why. On a full disk a database may lack
+// the room even to note that what was in the making is given up; then the program ends with what that means.
+func (s *store) importsTooMuch(t *testing.T, u user, why string) {
+	t.Helper()
+	source := filepath.Join(s.dir, "library")
+	got := s.mediafs(t, "import", "--store", s.address, "--token-file", u.tokenFile, "--move", source)
+	told := make(map[string]bool)
+	for line := range strings.Lines(got.stdout) {
+		if path, reason, _ := strings.Cut(strings.TrimPrefix(line, "skipped: "), ": "); strings.HasPrefix(line, "skipped: ") {
+			if told[path] {
+				t.Errorf("told twice: %q", line)
+			}
+			told[path] = true
+			if !strings.Contains(reason, why) {
+				t.Errorf("told: %q, want %q", line, why)
+			}
+		}
+	}
+	if got.code != 1 && (s.kind == folder || got.code != codeAway) || len(told) == 0 || !strings.HasSuffix(got.stdout, fmt.Sprintf("; skipped: %d\n", len(told))) {
+		t.Errorf("%d are told to be skipped: exit code %d\n%.500s ...\n%s", len(told), got.code, got.stdout, got.stderr)
+	}
 }
 
 // files are the lines of describe that are of no folder: what is removed from a folder changes its times, and a run that goes on finds those.

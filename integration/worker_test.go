@@ -28,6 +28,7 @@ type worker struct {
 	operation string        // the latest
 	err       error         // what ended it; nil: it was stopped
 	wrong     string        // what it found that can't be
+	refused   int           // operations for which the quota left no room
 	longest   time.Duration // that an operation took
 	slowest   string        // which
 }
@@ -78,12 +79,13 @@ func (c *crew) start() {
 	}
 }
 
-// finish waits for the workers to end and lets go of what they have open. It returns what ended them, and what they found that can't be: an
-// operation that took longer than limit is among that.
-func (c *crew) finish(limit time.Duration) (failed, wrong []string) {
+// finish waits for the workers to end and lets go of what they have open. It returns what ended them, what they found that can't be, among that
+// an operation that took longer than limit, and how many operations the quota refused.
+func (c *crew) finish(limit time.Duration) (failed, wrong []string, refused int) {
 	c.stopped.Store(true)
 	c.done.Wait()
 	for _, w := range c.workers {
+		refused += w.refused
 		if w.err != nil {
 			failed = append(failed, fmt.Sprintf("%s: %s: %v", w.folder, w.operation, w.err))
 		}
@@ -98,7 +100,7 @@ func (c *crew) finish(limit time.Duration) (failed, wrong []string) {
 			wrong = append(wrong, w.folder+": close the folder: "+err.Error())
 		}
 	}
-	return failed, wrong
+	return failed, wrong, refused
 }
 
 // closeAll closes what the worker has open, all at once: each may take until its deadline.
@@ -166,6 +168,10 @@ func (w *worker) work(c *crew) {
 			w.operation = o.what
 			begun := time.Now()
 			w.err = o.do()
+			if errors.Is(w.err, unix.EDQUOT) { // it is told, and goes on: most of what it does takes no room
+				w.refused++
+				w.err = nil
+			}
 			if took := time.Since(begun); took > w.longest {
 				w.longest, w.slowest = took, o.what
 			}
@@ -277,7 +283,7 @@ func (w *worker) change(h *heldFile, change func(c *contents) error) error {
 	c := w.files[h.file]
 	h.changed = true
 	err := change(c)
-	if err != nil {
+	if err != nil && !errors.Is(err, unix.EDQUOT) { // what the quota refuses is not done
 		c.doubtful = true
 	} else if w.kept {
 		c.isDurable()

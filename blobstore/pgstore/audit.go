@@ -27,13 +27,15 @@ func (d *Drive) startRecording() {
 }
 
 // endRecording stores what is recorded. It gives a database that is away little time: the user's data is safe by now, or lost.
-func (d *Drive) endRecording(ctx context.Context) {
+func (d *Drive) endRecording(ctx context.Context) (answered bool) {
 	d.recordNow(blobstore.ActionUnmount)
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	if err := d.recorder.Close(ctx); err != nil {
 		d.log.Warn("what was done last is not in the audit log", "error", err)
+		return false
 	}
+	return true
 }
 
 func (d *Drive) recordNow(action blobstore.Action) {

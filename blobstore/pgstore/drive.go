@@ -162,7 +162,7 @@ func (d *Drive) Close(ctx context.Context) error {
 	stop()
 	d.stop()
 	d.tasks.Wait()
-	d.endRecording(ctx)
+	answered := d.endRecording(ctx)
 	if len(errs) > 0 {
 		d.spool.die(false)
 		return d.closeKeeping(errors.Join(errs...))
@@ -171,6 +171,11 @@ func (d *Drive) Close(ctx context.Context) error {
 	d.spool.close()
 	if d.guest {
 		return nil
+	}
+	if !answered { // nothing of the user's is at stake, who need not wait long
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, blobstore.StallLimit)
+		defer cancel()
 	}
 	err := d.collectAll(ctx)
 	if err == nil {
@@ -183,7 +188,7 @@ func (d *Drive) Close(ctx context.Context) error {
 		})
 	}
 	d.spool.die(err == nil)
-	if err != nil { // nothing of the user's is at stake
+	if err != nil {
 		d.log.Warn("the drive could not be detached; the next mount does it", "error", err)
 	}
 	return nil

@@ -48,7 +48,7 @@ type Fixture struct {
 	AnyOwner bool
 }
 
-// Run tests every method of every interface of a store. open is called once for each test.
+// Run tests every method of every interface of a store. open is called once for each test, and tests run beside each other.
 func Run(t *testing.T, open func(t *testing.T) Fixture) {
 	for _, family := range []struct {
 		name  string
@@ -74,8 +74,12 @@ func Run(t *testing.T, open func(t *testing.T) Fixture) {
 		{"quota", quotaTests},
 	} {
 		t.Run(family.name, func(t *testing.T) {
+			t.Parallel()
 			for _, test := range family.tests {
-				t.Run(test.promise, func(t *testing.T) { test.run(newWorld(t, open(t))) })
+				t.Run(test.promise, func(t *testing.T) {
+					t.Parallel()
+					test.run(newWorld(t, open(t)))
+				})
 			}
 		})
 	}

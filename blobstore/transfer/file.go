@@ -45,7 +45,9 @@ func (r *run) task(ctx context.Context, t *task, buffer []byte) error {
 // finish ends a task: what was copied whole is removed if it is to be moved.
 func (r *run) finish(ctx context.Context, t *task, dst blobstore.Ino, err error) error {
 	if err == nil && r.options.Move {
-		if err = r.remove(ctx, t, dst); err != nil {
+		if t.group != nil && t.group.failed {
+			t.in.stays.Store(true)
+		} else if err = r.remove(ctx, t, dst); err != nil {
 			err = fmt.Errorf("it is copied, but not removed: %w", err)
 		}
 	}
@@ -214,17 +216,20 @@ func (r *run) copyFile(ctx context.Context, t *task, buffer []byte) (dst blobsto
 	r.progress.Bytes.Add(-t.counted) // of an attempt before
 	t.counted = 0
 	size, err := eachPiece(ctx, from, a.Size, isSparse(a), buffer, func(p []byte, off int64) error {
-		n, err := to.WriteAt(ctx, p, off)
-		if err == nil && n < len(p) {
-			err = fmt.Errorf("only %d of %d bytes were written: %w", n, len(p), blobstore.ErrNoSpace)
-		}
-		if err != nil {
-			return err
+		for written := 0; written < len(p); { // where not all fits, the next write says why
+			n, err := to.WriteAt(ctx, p[written:], off+int64(written))
+			if err == nil && n == 0 {
+				err = fmt.Errorf("only %d of %d bytes were written: %w", written, len(p), blobstore.ErrNoSpace)
+			}
+			if err != nil {
+				return err
+			}
+			written += n
 		}
 		sum.add(p, off)
-		end = off + int64(n)
-		t.counted += int64(n)
-		r.progress.Bytes.Add(int64(n))
+		end = off + int64(len(p))
+		t.counted += int64(len(p))
+		r.progress.Bytes.Add(int64(len(p)))
 		got()
 		return nil
 	})

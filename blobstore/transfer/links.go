@@ -32,6 +32,7 @@ type group struct {
 	dst    blobstore.Ino  // at the target; 0: none yet
 	attr   blobstore.Attr // of the source, as it was copied
 	copied []*task        // to be removed from the source when all names are copied: until then, the source says which names are one node
+	failed bool           // a name could not be copied: all stay in the source, so that the next run finds what they are names of
 }
 
 // take adds a task to the group of its node, and says whether it is to be given to a worker.
@@ -79,6 +80,7 @@ func (r *run) linked(ctx context.Context, t *task, buffer []byte) error {
 			} else if g.dst, err = r.copy(ctx, t, buffer); g.dst != 0 {
 				g.attr = t.attr
 			}
+			g.failed = g.failed || err != nil
 			if err == nil && r.options.Move {
 				g.copied = append(g.copied, t)
 			} else if err := r.finish(ctx, t, g.dst, err); err != nil {
@@ -110,6 +112,7 @@ func (r *run) end(ctx context.Context, g *group) error {
 // endLinks ends the groups some of whose names are in no source.
 func (r *run) endLinks(ctx context.Context) error {
 	for _, g := range r.links.groups {
+		g.failed = g.failed || r.unseen.Load() // they may be where this run could not look
 		if err := r.end(ctx, g); err != nil {
 			return err
 		}

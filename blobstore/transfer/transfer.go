@@ -172,7 +172,8 @@ type run struct {
 	mine     string // begins the names that part gives
 	parts    atomic.Uint64
 
-	telling sync.Mutex // held while Problem is called
+	unseen  atomic.Bool // some of a source was not looked at
+	telling sync.Mutex  // held while Problem is called
 }
 
 // part is a name for something that is about to be taken away.
@@ -218,17 +219,17 @@ func (r *run) source(ctx context.Context, s *Source, target Target) error {
 	if s.Ino == blobstore.RootIno {
 		attr, err := s.Drive.Attr(waiting, s.Ino)
 		if err != nil {
-			return r.problem(ctx, s.Shown, err)
+			return r.unseenProblem(ctx, s.Shown, err)
 		}
 		top.src, top.attr, top.finish = s.Ino, attr, target.Whole
 		if target.Whole {
 			if top.dst, err = r.to.Attr(waiting, target.Folder); err != nil {
-				return r.problem(ctx, s.Shown, err)
+				return r.unseenProblem(ctx, s.Shown, err)
 			}
 		}
 		if s.Name != "" {
 			if top.dst, top.fresh, err = r.makeFolder(waiting, target.Folder, s.Name, &attr, s); err != nil {
-				return r.problem(ctx, s.Shown, err)
+				return r.unseenProblem(ctx, s.Shown, err)
 			}
 			top.to, top.finish = path.Join(target.Path, s.Name), true
 			r.made(top.to, top.dst.Ino, top.fresh)
@@ -239,7 +240,7 @@ func (r *run) source(ctx context.Context, s *Source, target Target) error {
 	attr, err := s.Drive.Lookup(waiting, s.Parent, s.ParentName)
 	stop()
 	if err != nil {
-		return r.problem(ctx, s.Shown, err)
+		return r.unseenProblem(ctx, s.Shown, err)
 	}
 	top.path = strings.TrimSuffix(s.Shown, "/"+s.ParentName) // path adds it again
 	if top.path == s.Shown {
@@ -257,7 +258,7 @@ func (r *run) walk(ctx context.Context, f *folder) error {
 	}
 	err := r.list(ctx, f.source, f.src, func(e *blobstore.Entry) error { return r.entry(ctx, f, e) }, func(err error) error {
 		f.stays.Store(true)
-		return r.problem(ctx, f.path, err)
+		return r.unseenProblem(ctx, f.path, err)
 	})
 	if err != nil {
 		return err
@@ -288,7 +289,7 @@ func (r *run) entry(ctx context.Context, f *folder, e *blobstore.Entry) error {
 	if err != nil {
 		f.stays.Store(true)
 		f.source.Drive.Forget(e.Attr.Ino, 1)
-		return r.problem(ctx, where, err)
+		return r.unseenProblem(ctx, where, err)
 	}
 	r.made(in.to, in.dst.Ino, in.fresh)
 	f.left.Add(1)
@@ -514,6 +515,12 @@ func (r *run) problem(ctx context.Context, path string, err error) error {
 	defer r.telling.Unlock()
 	r.options.Problem(Problem{Path: path, Why: err})
 	return nil
+}
+
+// unseenProblem is problem for what keeps the run from looking at what there is in a source.
+func (r *run) unseenProblem(ctx context.Context, path string, err error) error {
+	r.unseen.Store(true)
+	return r.problem(ctx, path, err)
 }
 
 // record notes in a drive's audit log what was done.

@@ -253,6 +253,34 @@ func TestNothingThatIsThereIsReplaced(t *testing.T) {
 	}
 }
 
+// As long as one name of a file can't be moved none of the others is: the source says that they are names of one.
+func TestNamesOfOneFileAreMovedTogether(t *testing.T) {
+	for inTheWay, mode := range map[string]uint32{"b": unix.S_IFDIR, "folder": unix.S_IFREG} {
+		t.Run(inTheWay, func(t *testing.T) {
+			here := filepath.Join(t.TempDir(), "here")
+			source, target := folder(t, here), inMemory(t)
+			check(t, os.WriteFile(filepath.Join(here, "a"), []byte("content"), 0o644))
+			check(t, os.Mkdir(filepath.Join(here, "folder"), 0o755))
+			for _, name := range []string{"b", "folder/c"} {
+				check(t, os.Link(filepath.Join(here, "a"), filepath.Join(here, name)))
+			}
+			before := describe(t, source)
+			in, err := target.Make(t.Context(), blobstore.RootIno, inTheWay, blobstore.NewNode{Mode: mode | 0o755})
+			check(t, err)
+			copied(t, source, target, transfer.Options{Move: true}).tells(t, map[string]error{"/" + inTheWay: transfer.ErrConflict})
+			same(t, "the source", before, describe(t, source))
+			target.Forget(in.Ino, 1)
+			remove := map[string]func(context.Context, blobstore.Ino, string) error{"b": target.Rmdir, "folder": target.Unlink}[inTheWay]
+			check(t, remove(t.Context(), blobstore.RootIno, inTheWay))
+			copied(t, source, target, transfer.Options{Move: true}).tells(t, nil)
+			same(t, "the target", before, describe(t, target))
+			if left := describe(t, source); len(left) > 0 {
+				t.Errorf("left of the source: %q", left)
+			}
+		})
+	}
+}
+
 // A hooked drive has calls of a file looked at, or answered, before they reach it.
 type hooked struct {
 	blobstore.Drive
