@@ -66,6 +66,9 @@ func inheritJob(folder, made *descriptor, st *unix.Statx_t) error {
 // facts are what is known of a regular file, by the names of their attributes. A file system without times of birth gives the numbers of its files to others too,
 // so there is nothing to know of one.
 func (d *Drive) facts(ctx context.Context, ino blobstore.Ino) (map[string]string, error) {
+	if d.store.bare {
+		return nil, nil
+	}
 	n, err := d.hold(ctx, ino)
 	if err != nil {
 		return nil, err

@@ -84,10 +84,11 @@ func (d *Drive) SetAttr(ctx context.Context, ino blobstore.Ino, change blobstore
 	if err := setOwner(fd, &st, change); err != nil {
 		return attr, err
 	}
-	if err := setMode(fd, uint32(st.Mode), change); err != nil {
+	if err := setTimes(fd, change); err != nil {
 		return attr, err
 	}
-	if err := setTimes(fd, change); err != nil {
+	// The mode comes last: whoever sees it, though this ends halfway, sees the rest too.
+	if err := setMode(fd, uint32(st.Mode), change); err != nil {
 		return attr, err
 	}
 	if err := statx(fd.fd, "", &st); err != nil {

@@ -126,6 +126,7 @@ type Store struct {
 	quotas  *quotas
 	catalog *catalog
 	trust   time.Duration // see the constant
+	bare    bool          // it is a folder of this machine alone (OpenFolder): there is no index and no catalogue beside it
 	closed  atomic.Bool
 
 	mu  sync.Mutex

@@ -20,7 +20,7 @@ type folder struct {
 }
 
 // OpenFolder opens a folder of this machine as if it were a drive, with the rights of whoever runs this program: what is in it is reached in the same
-// ways, which lead out of it nowhere. It belongs to no store, so there is no session, and nothing is recorded. Its owner is whoever runs this program.
+// ways, which lead out of it nowhere. It belongs to no store, so there is no session, nothing is recorded, and its files are no assets. Its owner is whoever runs this program.
 func OpenFolder(path string) (blobstore.Drive, error) {
 	failed := func(err error) (blobstore.Drive, error) {
 		return nil, fmt.Errorf("open the folder %s: %w", path, sentinel(err))
@@ -41,6 +41,7 @@ func OpenFolder(path string) (blobstore.Drive, error) {
 		return failed(err)
 	}
 	s := newStore(parent, filepath.Dir(resolved), slog.New(slog.DiscardHandler))
+	s.bare = true
 	s.root.acquire() // can't fail: it is new
 	drive, err := s.openDrive(name, false)
 	if err != nil {

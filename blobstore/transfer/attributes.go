@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -54,23 +55,24 @@ func (r *run) make(ctx context.Context, parent blobstore.Ino, name string, node 
 }
 
 // setAttr gives a node of the target, as it was made or found, the owner, the mode and the times of one of the source. ErrNotKept if it can't have that
-// owner. One that it has already is not set: that would take away security.capability. The mode comes last and by itself: with it a file is no longer in the making.
+// owner. One that it has already is not set: that would take away security.capability. With its mode a file is no longer in the making, and a drive sets that last,
+// or all at once.
 func (r *run) setAttr(ctx context.Context, have, a *blobstore.Attr, s *Source) error {
 	change := blobstore.AttrChange{Set: blobstore.SetAtime | blobstore.SetMtime, AtimeNs: a.AtimeNs, MtimeNs: a.MtimeNs}
 	if change.UID, change.GID = r.owner(a, s); change.UID != have.UID || change.GID != have.GID {
 		change.Set |= blobstore.SetUID | blobstore.SetGID
 	}
-	mode := blobstore.AttrChange{Set: blobstore.SetMode, Mode: a.Mode & 0o7777}
+	if a.Type() != unix.S_IFLNK {
+		change.Set |= blobstore.SetMode
+		change.Mode = a.Mode & 0o7777
+	}
 	var lost error
 	_, err := r.to.SetAttr(ctx, have.Ino, change)
 	if errors.Is(err, blobstore.ErrPermission) && change.Set.Has(blobstore.SetUID) {
 		lost = fmt.Errorf("%w: only root can give it to its owner here", ErrNotKept)
 		change.Set &^= blobstore.SetUID | blobstore.SetGID
-		mode.Mode &^= unix.S_ISUID | unix.S_ISGID // of another than it was made for
+		change.Mode &^= unix.S_ISUID | unix.S_ISGID // of another than it was made for
 		_, err = r.to.SetAttr(ctx, have.Ino, change)
-	}
-	if err == nil && a.Type() != unix.S_IFLNK {
-		_, err = r.to.SetAttr(ctx, have.Ino, mode)
 	}
 	if err != nil {
 		return err
@@ -83,21 +85,25 @@ const (
 	selinuxXattr = "security.selinux"  // a matter of each machine
 )
 
-// xattrNames lists the extended attributes of a node of the source.
+// xattrNames lists the extended attributes of a node of the source, without those that the target tells of its own copy.
 func xattrNames(ctx context.Context, s *Source, ino blobstore.Ino) ([]string, error) {
 	names, err := s.Drive.ListXattr(ctx, ino)
 	if errors.Is(err, blobstore.ErrNotSupported) {
 		return nil, nil
 	}
-	return names, err
+	return slices.DeleteFunc(names, isFact), err
+}
+
+// isFact says whether an attribute is one that drives tell of their files, and nobody sets.
+func isFact(name string) bool {
+	return strings.HasPrefix(name, blobstore.XattrFacts) && name != blobstore.XattrJob
 }
 
 // copyXattrs copies extended attributes, and sets the job of what is a file if the options name one. lost says which the target does not take.
 func (r *run) copyXattrs(ctx context.Context, s *Source, names []string, src, dst blobstore.Ino, isFile bool) (lost, err error) {
 	for _, name := range names {
 		switch {
-		case name == selinuxXattr, strings.HasPrefix(name, blobstore.XattrFacts) && name != blobstore.XattrJob,
-			name == blobstore.XattrJob && isFile && r.options.Job != "":
+		case name == selinuxXattr, name == blobstore.XattrJob && isFile && r.options.Job != "":
 			continue
 		case strings.HasPrefix(name, aclXattrs):
 			lost = fmt.Errorf("%w: drives have no access lists (%s)", ErrNotKept, name)

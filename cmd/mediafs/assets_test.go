@@ -73,12 +73,12 @@ func TestFilesAreListedAndFoundWithoutAMount(t *testing.T) {
 		{[]string{"ls", "2026/../2026/deep"}, []string{"SIZE TYPE CREATED NAME", "2.0 KiB image/gif b.GIF"}},
 		{[]string{"ls", "nowhere"}, []string{"there are no such files"}},
 		{[]string{"ls", "../bob"}, []string{"there are no such files"}},
-		{[]string{"find", "--type", "image/*"}, []string{"SIZE TYPE CREATED PATH", "14 B image/gif 2026/a.gif", "2.0 KiB image/gif 2026/deep/b.GIF"}},
+		{[]string{"find", "--by-path", "--type", "image/*"}, []string{"SIZE TYPE CREATED PATH", "14 B image/gif 2026/a.gif", "2.0 KiB image/gif 2026/deep/b.GIF"}},
 		{[]string{"find", "--name", "*.gif", "2026/deep"}, []string{"SIZE TYPE CREATED PATH", "2.0 KiB image/gif 2026/deep/b.GIF"}},
 		{[]string{"find", "--min-size", "2K"}, []string{"there are no such files"}},
 		{[]string{"find", "--min-size", "1K", "--since", "1h", "--until", time.Now().Add(time.Hour).Format(time.RFC3339)},
 			[]string{"SIZE TYPE CREATED PATH", "2.0 KiB image/gif 2026/deep/b.GIF"}},
-		{[]string{"find", "--max-size", "13", "--type", "text/plain,image/gif", "--limit", "1"}, []string{"SIZE TYPE CREATED PATH", "5 B text/plain note.txt"}},
+		{[]string{"find", "--by-path", "--max-size", "13", "--type", "text/plain,image/gif", "--limit", "1"}, []string{"SIZE TYPE CREATED PATH", "5 B text/plain note.txt"}},
 		{[]string{"find", "--job", "job-1"}, []string{"there are no such files"}},
 		{[]string{"find", "--drive", "bob"}, []string{"there are no such files"}},
 	} {
@@ -98,7 +98,7 @@ func TestFilesAreListedAndFoundWithoutAMount(t *testing.T) {
 		t.Fatal(err, added.stderr)
 	}
 	want := []string{"DRIVE SIZE TYPE CREATED PATH", "anna 5 B text/plain note.txt", "bob 5 B text/plain secret.txt", "public 11 B text/plain all.txt"}
-	if got := listed(t, "find", "--store", store, "--token-file", ada, "--name", "*.txt", "--max-size", "11", "--min-size", "5"); !slices.Equal(got, want) {
+	if got := listed(t, "find", "--store", store, "--token-file", ada, "--by-path", "--name", "*.txt", "--max-size", "11", "--min-size", "5"); !slices.Equal(got, want) {
 		t.Errorf("an admin finds %q, want %q", got, want)
 	}
 	if got := listed(t, "ls", "--store", store, "--token-file", ada, "--drive", "bob"); len(got) != 2 || got[1] != "bob 5 B text/plain secret.txt" {
@@ -111,7 +111,7 @@ func TestFilesAreListedAsJSON(t *testing.T) {
 	store := newStore(t)
 	anna := newUser(t, store, "anna")
 	putFiles(t, store, "anna", map[string]string{"a.gif": gif, "<\xff>": ""})
-	got := mediafs(t, "find", "--store", store, "--token-file", anna, "--json")
+	got := mediafs(t, "find", "--store", store, "--token-file", anna, "--by-path", "--json")
 	var lines []assetJSON
 	for line := range strings.Lines(got.stdout) {
 		var a assetJSON
@@ -133,6 +133,48 @@ func TestFilesAreListedAsJSON(t *testing.T) {
 	}
 	if got := mediafs(t, "find", "--store", store, "--token-file", anna, "--json", "--name", "none"); got != (outcome{}) {
 		t.Errorf("nothing, as JSON: got %+v", got)
+	}
+}
+
+func TestFilesAreFoundTheNewestFirst(t *testing.T) {
+	isolate(t)
+	store := newStore(t)
+	anna := newUser(t, store, "anna")
+	made := func(name string) (at time.Time) {
+		t.Helper()
+		putFiles(t, store, "anna", map[string]string{name: ""})
+		got := mediafs(t, "find", "--store", store, "--token-file", anna, "--json", "--name", name)
+		var a assetJSON
+		if err := json.Unmarshal([]byte(got.stdout), &a); err != nil || a.Created == nil {
+			t.Fatal(got, err)
+		}
+		return *a.Created
+	}
+	// The clock of a file system has ticks: the second file is made anew until it is the newer one.
+	older := made("a")
+	for deadline := time.Now().Add(10 * time.Second); !made("b").After(older); {
+		if time.Now().After(deadline) {
+			t.Fatal("no file is newer than another")
+		}
+		if err := os.Remove(filepath.Join(store, "anna", "b")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"find"}, []string{"b", "a"}},
+		{[]string{"find", "--by-path"}, []string{"a", "b"}},
+		{[]string{"ls"}, []string{"a", "b"}},
+	} {
+		var names []string
+		for _, line := range listed(t, append(test.args, "--store", store, "--token-file", anna)...)[1:] {
+			names = append(names, line[strings.LastIndexByte(line, ' ')+1:])
+		}
+		if !slices.Equal(names, test.want) {
+			t.Errorf("%q: got %q, want %q", test.args, names, test.want)
+		}
 	}
 }
 

@@ -36,19 +36,30 @@ func runExport(c *cli.Context) error {
 		return err
 	}
 	return withDrive(c, func(ctx context.Context, t *transferring) (err error) {
-		if err := os.Mkdir(args[0], 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		if err := isApart(args[0], t.drivePath); err != nil {
-			return fmt.Errorf("%s: %w", args[0], err)
-		}
-		folder, err := dirstore.OpenFolder(args[0])
+		folder, err := openTarget(args[0], t.drivePath)
 		if err != nil {
-			return err
+			return &failure{code: exitFailed, what: "export", why: err, way: "choose another folder"}
 		}
 		defer func() { err = errors.Join(err, closeDrive(ctx, folder)) }()
 		source := transfer.Source{Drive: t.drive, Ino: blobstore.RootIno}
 		target := transfer.Target{Drive: folder, Folder: blobstore.RootIno, Path: "/", Whole: true}
 		return transfer.Run(ctx, []transfer.Source{source}, target, t.options(), &t.show.progress)
 	})
+}
+
+// openTarget opens a folder of this machine, which is made if it is missing. away is a folder that must be neither in it nor around it.
+func openTarget(path, away string) (_ blobstore.Drive, err error) {
+	made := os.Mkdir(path, 0o700)
+	if made != nil && !errors.Is(made, fs.ErrExist) {
+		return nil, made
+	}
+	defer func() {
+		if err != nil && made == nil {
+			err = errors.Join(err, os.Remove(path))
+		}
+	}()
+	if err := isApart(path, away); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return dirstore.OpenFolder(path)
 }

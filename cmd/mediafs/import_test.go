@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,8 +42,21 @@ func TestAWrongImportExportOrMigrationIsOneLine(t *testing.T) {
 		t.Errorf("the drive into itself: got %+v", got)
 	}
 	got = mediafs(t, append([]string{"export", filepath.Join(drive, "copy")}, base...)...)
-	if got.code == exitOK || !strings.Contains(got.stderr, "the drive is kept in") {
+	if got.code != exitFailed || !strings.Contains(got.stderr, "the drive is kept in") || strings.Contains(got.stderr, "run it again") {
 		t.Errorf("the drive out into itself: got %+v", got)
+	}
+	if _, err := os.Lstat(filepath.Join(drive, "copy")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the drive out into itself: the folder is there: %v", err)
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []string{file, filepath.Join(file, "missing", "folder")} {
+		got := mediafs(t, append([]string{"export", folder}, base...)...)
+		if got.code != exitFailed || !strings.Contains(got.stderr, "choose another folder") {
+			t.Errorf("out into %s: got %+v", folder, got)
+		}
 	}
 }
 
