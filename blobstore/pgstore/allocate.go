@@ -57,7 +57,7 @@ func (b *blob) alone(ctx context.Context, change func(number int64) (row, error)
 	}
 	b.stored = r.attr.Size
 	b.changed = true
-	b.become(r.attr)
+	b.become(r)
 	return nil
 }
 

@@ -17,6 +17,8 @@ type row struct {
 	attr  blobstore.Attr
 	blob  int64 // the number its chunks have
 	found bool
+
+	losses uint64 // Drive.losses before it was asked for
 }
 
 // into are the places that attrColumns are scanned to.
@@ -33,7 +35,7 @@ func (r *row) scan(rows pgx.Rows, more ...any) error {
 
 // one runs a statement whose rows are attrColumns and gives the last. No row is ErrNotExist.
 func (d *Drive) one(ctx context.Context, op string, c commit, sql string, args ...any) (row, error) {
-	var r row
+	r := row{losses: d.losses.Load()}
 	err := d.run(ctx, op, c, statement{sql: sql, args: args, each: func(rows pgx.Rows) error { return r.scan(rows) }})
 	if err == nil && !r.found {
 		err = translate(ctx, op, blobstore.ErrNotExist)

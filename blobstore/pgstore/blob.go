@@ -43,6 +43,7 @@ type blob struct {
 	storing      bool             // a background store runs
 	failing      error            // why the last store failed; nil after one that did not
 	lost         error            // why nothing can be stored any more
+	removedIn    uint64           // Drive.losses before attr.Nlink was asked for
 	foreign      uint64           // times that another mount was found to have changed it
 	making       *making          // the file is known here alone; nil: the database has it
 	unsure       uint64           // Drive.commits after the last change of the node that did not wait for the disk; 0: there was none
@@ -90,7 +91,7 @@ func (d *Drive) forget(b *blob) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	removed := b.loaded && b.attr.Nlink == 0
+	removed := b.isRemoved()
 	if removed && b.flight == nil {
 		b.discard(0)
 		b.mtimePending = false
@@ -162,7 +163,7 @@ func (b *blob) load(ctx context.Context) error {
 func (b *blob) ask(ctx context.Context, first bool) (bool, error) {
 	d := b.drive
 	version := b.currentVersion()
-	var r row
+	r := row{losses: d.losses.Load()}
 	var head []byte
 	err := d.run(ctx, "open", reading, statement{
 		sql: "select " + attrColumns + `, case when n.size between 1 and $3 then
@@ -201,17 +202,24 @@ func (b *blob) learn(r row) {
 		b.version++
 		b.foreign++
 	}
-	b.become(r.attr)
+	b.become(r)
 	b.loaded, b.number, b.stored, b.storedMtime = true, r.blob, r.attr.Size, r.attr.MtimeNs
 }
 
 // become takes in the attributes of an answer of the database, which may be of before an unlink whose answer came first: a node that has lost its last name
-// never gets one again. With mu.
-func (b *blob) become(attr blobstore.Attr) {
-	if b.loaded && b.attr.Nlink == 0 {
-		attr.Nlink = 0
+// never gets one again, unless the server has crashed since. With mu.
+func (b *blob) become(r row) {
+	if b.isRemoved() {
+		r.attr.Nlink = 0
+	} else {
+		b.removedIn = r.losses
 	}
-	b.attr = b.withPending(attr)
+	b.attr = b.withPending(r.attr)
+}
+
+// isRemoved says whether the file has no name any more. A crash of the server may have given it one again, so that is not known after one. With mu.
+func (b *blob) isRemoved() bool {
+	return b.loaded && b.attr.Nlink == 0 && (b.lost != nil || b.removedIn == b.drive.losses.Load())
 }
 
 // withPending puts what is pending on top of a node as the database has it. With mu.
@@ -303,7 +311,7 @@ func (b *blob) isDurable() bool {
 func (b *blob) renamed(r row) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.attr.Nlink, b.attr.CtimeNs = r.attr.Nlink, r.attr.CtimeNs
+	b.attr.Nlink, b.attr.CtimeNs, b.removedIn = r.attr.Nlink, r.attr.CtimeNs, r.losses
 }
 
 // moved notes that a name of the file was changed. b may be nil.
@@ -320,7 +328,7 @@ func (b *blob) moved(ns int64) {
 func (b *blob) isNameless() (bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.loaded && b.attr.Nlink == 0, b.lost
+	return b.isRemoved(), b.lost
 }
 
 // pending says whether anything is to be stored. With mu.
@@ -402,7 +410,7 @@ func (b *blob) setAttr(ctx context.Context, change blobstore.AttrChange) (blobst
 	if resize || change.Set.Has(blobstore.SetMtime) {
 		b.mtimePending = false // the change has decided what mtime is
 	}
-	b.become(r.attr)
+	b.become(r)
 	b.loaded, b.number, b.stored, b.storedMtime = true, r.blob, r.attr.Size, r.attr.MtimeNs
 	return b.attr, nil
 }

@@ -132,7 +132,7 @@ func (l *dir) fetch(ctx context.Context, after uint64, limit int) error {
 	case mode&unix.S_IFMT != unix.S_IFDIR:
 		return translate(ctx, "list", blobstore.ErrNotDir)
 	}
-	d.known.rememberPage(&mark, l.ino, l.page)
+	d.known.rememberPage(&mark, l.ino, l.page, d.openAmong(l.page))
 	l.after, l.last, l.fetched = after, len(l.page) < limit, true
 	return nil
 }
@@ -166,7 +166,23 @@ func (d *Drive) learnFolder(ctx context.Context, ino blobstore.Ino) {
 	if err != nil || len(page) > wholeMax {
 		return
 	}
-	d.known.rememberAll(&mark, ino, page)
+	d.known.rememberAll(&mark, ino, page, d.openAmong(page))
+}
+
+// openAmong are the entries whose files are open here, or have something pending.
+func (d *Drive) openAmong(entries []blobstore.Entry) map[blobstore.Ino]bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var open map[blobstore.Ino]bool
+	for i := range entries {
+		if ino := entries[i].Attr.Ino; d.blobs[ino] != nil {
+			if open == nil {
+				open = make(map[blobstore.Ino]bool)
+			}
+			open[ino] = true
+		}
+	}
+	return open
 }
 
 func folder(ino blobstore.Ino) blobstore.Attr {

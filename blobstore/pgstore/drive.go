@@ -48,9 +48,14 @@ type Drive struct {
 
 	describing describing
 
+	crash struct {
+		mu    sync.Mutex    // held while one is heard of
+		heard atomic.Uint64 // crashes.count then
+	}
+
 	commits atomic.Uint64 // transactions that changed something and committed without waiting for the disk
 	durable atomic.Uint64 // how many of those are known to be on it
-	losses  atomic.Uint64 // times that the server went away with commits that it may have lost
+	losses  atomic.Uint64 // times that the server may have crashed with commits that it may have lost
 	changes atomic.Uint64 // changes made here; a listing read before one has attributes that may be old
 
 	// dropping is held shared while a name is taken away, from looking what is open here until that is done, and for a
@@ -271,15 +276,6 @@ func (d *Drive) makeDurable(ctx context.Context) error {
 		d.isDurable(commits)
 	}
 	return err
-}
-
-// isAway notes that the server can't be reached. If it crashed, commits that did not wait for the disk may be lost with it.
-func (d *Drive) isAway() {
-	commits := d.commits.Load()
-	if d.durable.Load() < commits {
-		d.losses.Add(1)
-		d.isDurable(commits) // what is not lost is on the disk when the server is back
-	}
 }
 
 // isDurable notes that the first so many commits are on disk.

@@ -169,3 +169,27 @@ func (d *Drive) FillNames() {
 		d.known.setName(knownName{blobstore.Ino(1 << 40), fmt.Sprint(i)}, 1, d.known.era)
 	}
 }
+
+// EndConnections ends all connections that nobody uses.
+func (d *Drive) EndConnections() { d.store.pool.Reset() }
+
+// ReplaceConnection makes a new connection while there is another, and asks over it.
+func (d *Drive) ReplaceConnection(ctx context.Context) error {
+	first, err := d.store.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer first.Release()
+	for d.store.pool.Stat().IdleConns() > 0 { // whatever is left is made anew
+		other, err := d.store.pool.Acquire(ctx)
+		if err != nil {
+			return err
+		}
+		defer other.Release()
+	}
+	_, err = d.Attr(ctx, blobstore.RootIno)
+	return err
+}
+
+// NewEra has nothing be current that is known, as after a time in which others may have come.
+func (d *Drive) NewEra() { d.known.newEra() }

@@ -51,8 +51,20 @@ func (f *File) Sync(ctx context.Context) error { return f.store(ctx, true) }
 
 // store is Sync, or for the node alone if not all that was committed before is meant.
 func (f *File) store(ctx context.Context, all bool) error {
-	if nameless, err := f.blob.isNameless(); nameless {
-		return err // nobody can find it after a crash
+	d := f.blob.drive
+	for losses := d.losses.Load(); ; {
+		nameless, lost := f.blob.isNameless()
+		if !nameless {
+			break
+		}
+		if lost != nil || !all {
+			return lost
+		}
+		err := d.makeDurable(ctx)
+		before := losses
+		if losses = d.losses.Load(); err != nil || losses == before {
+			return err // nobody can find it after a crash
+		}
 	}
 	changes := f.changes.Load()
 	err := f.blob.store(ctx, everything)

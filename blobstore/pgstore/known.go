@@ -263,30 +263,30 @@ func (k *known) rememberName(m *mark, parent blobstore.Ino, name string, attr bl
 	}
 }
 
-// rememberPage is rememberName for part of a listing.
-func (k *known) rememberPage(m *mark, folder blobstore.Ino, page []blobstore.Entry) {
+// rememberPage is rememberName for part of a listing. Of what is open here, more is known than that: the listing does not say whether the two fit.
+func (k *known) rememberPage(m *mark, folder blobstore.Ino, page []blobstore.Entry, open map[blobstore.Ino]bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.takeIn(m, folder, page, false)
+	k.takeIn(m, folder, page, open, false)
 }
 
 // rememberAll is rememberPage for all names that a folder had since the mark: it has no others.
-func (k *known) rememberAll(m *mark, folder blobstore.Ino, names []blobstore.Entry) {
+func (k *known) rememberAll(m *mark, folder blobstore.Ino, names []blobstore.Entry, open map[blobstore.Ino]bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	all := k.still(m, namesKey(folder))
 	if all {
 		k.setWhole(folder) // before the names: it is no longer so if there is no room for one of them
 	}
-	k.takeIn(m, folder, names, all)
+	k.takeIn(m, folder, names, open, all)
 }
 
 // takeIn remembers entries. With all, none of the names has changed since the mark, whatever their turns say, which they share with others. With mu.
-func (k *known) takeIn(m *mark, folder blobstore.Ino, entries []blobstore.Entry, all bool) {
+func (k *known) takeIn(m *mark, folder blobstore.Ino, entries []blobstore.Entry, open map[blobstore.Ino]bool, all bool) {
 	for i := range entries {
 		e := &entries[i]
 		era := k.era
-		if !k.still(m, nodeKey(e.Attr.Ino)) || k.making.has(e.Attr.Ino) {
+		if !k.still(m, nodeKey(e.Attr.Ino)) || k.making.has(e.Attr.Ino) || open[e.Attr.Ino] {
 			era = 0
 		}
 		k.setNode(e.Attr, era)

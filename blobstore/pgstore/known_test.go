@@ -43,3 +43,25 @@ func TestKnownNamesAreAnsweredWhileTheDatabaseIsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A file that is open here and that another mount has changed shows as it is once its folder was listed.
+func TestWhatAnotherMountChangedOfAnOpenFileIsShownAfterAListing(t *testing.T) {
+	url := newStore(t)
+	session := signIn(t, url, "alice")
+	d := attach(t, url, session, pgstore.Options{})
+	file, ino := create(t, d, "file")
+	defer file.Close()
+	ok(t, file.Sync(t.Context()))
+	other := attach(t, url, session, pgstore.Options{})
+	_, err := other.SetAttr(t.Context(), ino, blobstore.AttrChange{Set: blobstore.SetMode, Mode: 0o640})
+	ok(t, err)
+	d.NewEra()
+	d.HoldSole()
+	root, err := d.OpenDir(t.Context(), blobstore.RootIno)
+	ok(t, err)
+	defer root.Close()
+	ok(t, root.Read(t.Context(), 0, true, func(*blobstore.Entry) bool { return true }))
+	if attr, err := d.Attr(t.Context(), ino); err != nil || attr.Mode != unix.S_IFREG|0o640 {
+		t.Errorf("got %+v, %v, want the mode that the other mount has set", attr, err)
+	}
+}

@@ -137,7 +137,7 @@ func (d *Drive) claim(ctx context.Context, ino blobstore.Ino, held []locktable.H
 	low, high, pid, flock, exclusive := columns(held)
 	version := b.currentVersion()
 	var c conflict
-	var r row
+	r := row{losses: d.losses.Load()}
 	statements := []statement{{
 		sql:  "select * from mediafs.lock($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
 		args: []any{d.id, int64(ino), d.mount, d.locks.seq.Add(1), low, high, pid, flock, exclusive, !grows},

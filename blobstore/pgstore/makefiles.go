@@ -106,13 +106,13 @@ func (d *Drive) makeFiles(batch []*makeRequest) error {
 		rows[r.t.ino] = r
 		forget = append(forget, context.AfterFunc(r.ctx, func() { end(context.Cause(r.ctx)) }))
 	}
-	n := 0
+	n, losses := 0, d.losses.Load()
 	s := d.makeOne(&batch[0].t)
 	if len(batch) > 1 {
 		s = d.makeSeveral(batch)
 	}
 	s.each = func(rs pgx.Rows) error {
-		var one row
+		one := row{losses: losses}
 		if err := one.scan(rs); err != nil {
 			return err
 		}

@@ -327,11 +327,19 @@ func (d *Drive) Rename(ctx context.Context, op blobstore.Rename) error {
 func (d *Drive) drop(ctx context.Context, going *change, op, sql string, args ...any) error {
 	d.dropping.RLock()
 	defer d.dropping.RUnlock()
+	losses := d.losses.Load()
+	dropped := make(map[blobstore.Ino]row)
 	err := d.run(ctx, op, once, statement{sql: sql, args: append(args, d.open()), each: func(rows pgx.Rows) error {
-		var r row
-		if err := r.scan(rows); err != nil {
-			return err
-		}
+		r := row{losses: losses}
+		err := r.scan(rows)
+		dropped[r.attr.Ino] = r
+		return err
+	}})
+	d.changes.Add(1)
+	if err != nil { // the rows came before the commit: nothing has lost its name
+		return err
+	}
+	for _, r := range dropped {
 		going.becomes(r.attr)
 		if b := d.peek(r.attr.Ino); b != nil {
 			b.renamed(r)
@@ -340,10 +348,8 @@ func (d *Drive) drop(ctx context.Context, going *change, op, sql string, args ..
 		if r.attr.Nlink == 0 && r.attr.IsRegular() {
 			d.collectSoon()
 		}
-		return nil
-	}})
-	d.changes.Add(1)
-	return err
+	}
+	return nil
 }
 
 // Readlink is one round trip.

@@ -81,7 +81,8 @@ type Store struct {
 	readAhead *semaphore.Weighted // bytes of segments
 	pieces    sync.Pool           // of *[]byte of the largest chunk size seen
 
-	counts *counts
+	crashes *crashes
+	counts  *counts
 }
 
 var (
@@ -103,12 +104,19 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, addressError(err)
 	}
+	crashes, err := newCrashes()
+	if err != nil {
+		return nil, err
+	}
 	config.MaxConns = int32(o.Connections)
 	config.ConnConfig.ConnectTimeout = connectTimeout
 	config.ConnConfig.RuntimeParams["application_name"] = "mediafs"
 	config.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
 		registerPieces(c)
-		return stepDown(ctx, c)
+		if err := stepDown(ctx, c); err != nil {
+			return err
+		}
+		return crashes.connected(ctx, c)
 	}
 	asParameters(config.ConnConfig)
 	counts := &counts{}
@@ -129,6 +137,7 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 		spool:     o.Spool,
 		pending:   semaphore.NewWeighted(o.PendingBytes),
 		readAhead: semaphore.NewWeighted(o.ReadAheadBytes),
+		crashes:   crashes,
 		counts:    counts,
 	}
 	if err := pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error { return checkSchema(ctx, c.Conn()) }); err != nil {

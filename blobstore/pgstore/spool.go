@@ -195,7 +195,7 @@ func (s *spool) name() string { return fmt.Sprintf("%s-%06d", s.mount, s.count) 
 func (b *blob) keep(w *spoolWriter) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.pending() || b.attr.Nlink == 0 {
+	if !b.pending() || b.isRemoved() {
 		return
 	}
 	b.kept = true

@@ -50,13 +50,15 @@ const (
 func (d *Drive) run(ctx context.Context, op string, c commit, statements ...statement) error {
 	wait := 10 * time.Millisecond
 	for {
+		crashes := d.store.crashes.count.Load()
 		err := d.try(ctx, c, statements)
+		d.hearOfCrash()
 		if err == nil {
 			if d.known.away.Swap(false) {
 				d.log.Info("the database is back")
 			}
 			if c.change && !c.durable { // what only reads has nothing to be made durable
-				d.commits.Add(1)
+				d.committed(crashes)
 			}
 			return nil
 		}
@@ -66,7 +68,6 @@ func (d *Drive) run(ctx context.Context, op string, c commit, statements ...stat
 			return translate(ctx, op, err)
 		}
 		if !collided && ctx.Err() == nil {
-			d.isAway()
 			if !d.known.away.Swap(true) {
 				d.log.Warn("the database can't be reached; operations wait for it", "operation", op, "error", err)
 			}

@@ -510,7 +510,7 @@ func (b *blob) touchDown(t transfer, r row, err error) {
 	b.since = time.Now()
 	b.changed = true
 	b.stored, b.storedMtime = r.attr.Size, r.attr.MtimeNs
-	b.become(r.attr)
+	b.become(r)
 }
 
 // reload finds out what became of a file whose blob is not the one known here: another mount cut it to nothing, and what is
