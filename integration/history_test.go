@@ -13,12 +13,15 @@ import (
 )
 
 // A history is what one worker did to its folder, as far as a fault may take it back. Names change one operation after the other; a
-// crash of the database may undo the last of them, back to the last operation that is durable, never half of one. What was written to
-// a file and not synced may be there or not, byte by byte.
+// crash of the database may undo the last of them, back to the last operation that is durable, never half of one. But files that the database had
+// not heard of yet are made after the crash. What was written to a file and not synced may be there or not, byte by byte.
 type history struct {
 	trees   []tree            // after the last operation that is durable, and after each since
+	makings []step            // what leads from each of them to the next, where that made a file; else nil
 	files   map[int]*contents // by number
 	last    step              // the latest operation on names; nil: none since trees was brought up to date
+	makes   bool              // last makes a file
+	holds   bool              // last, if it gave no error, made durable that it can be done, and nothing else
 	failed  bool              // last gave an error: it may be done or not
 	durable bool              // last, if it gave none, made all before it durable
 	log     []string          // what was done since something was durable, and that
@@ -30,7 +33,7 @@ type tree map[string]entry
 // An entry is what a name stands for.
 type entry struct {
 	kind   fileKind
-	file   int    // of a file: its number, the same for each of its names
+	file   int    // of a file: its number, the same for each of its names; of a folder: its number
 	target string // of a symbolic link
 }
 
@@ -68,8 +71,21 @@ func (h *history) settle() {
 		return
 	}
 	h.trees = append(h.trees, h.now())
+	if h.makes && !h.failed {
+		h.makings = append(h.makings, h.last)
+	} else {
+		h.makings = append(h.makings, nil)
+	}
 	if h.durable && !h.failed {
-		h.trees = h.trees[len(h.trees)-1:]
+		h.trees, h.makings = h.trees[len(h.trees)-1:], nil
+	}
+	if h.holds && !h.failed {
+		for i, t := range slices.Backward(h.trees) {
+			if _, ok := h.last(t); !ok {
+				h.trees, h.makings = h.trees[i+1:], h.makings[i+1:]
+				break
+			}
+		}
 	}
 	h.last = nil
 }
@@ -80,32 +96,49 @@ func (h *history) do(what string, last step, durable bool, operation func() erro
 	if h.durable && !h.failed {
 		h.log = h.log[max(0, len(h.log)-1):]
 	}
-	h.last, h.durable, h.failed = last, durable, true
+	h.last, h.durable, h.makes, h.holds, h.failed = last, durable, false, false, true
 	err := operation()
 	h.failed = err != nil
 	h.log = append(h.log, fmt.Sprintf("%s (%v)", what, err))
 	return err
 }
 
+// survivors are the trees that a crash of the database server may leave of all but the latest operation: as after one of them, and with files that
+// were still to be made then.
+func (h *history) survivors() (all []tree) {
+	for i, t := range h.trees {
+		left := []tree{t}
+		for _, made := range h.makings[i:] {
+			if made == nil {
+				continue
+			}
+			for _, t := range left {
+				if with, ok := made(t); ok {
+					left = append(left, with)
+				}
+			}
+		}
+		all = append(all, left...)
+	}
+	return all
+}
+
 // possible are the trees that may be found. crashed: the database server did, while the latest operation went on. What came before may be lost
 // then though the latest, done after it, is not.
 func (h *history) possible(crashed bool) []tree {
-	if h.last == nil {
-		if crashed {
-			return h.trees
-		}
-		return h.trees[len(h.trees)-1:]
+	before := h.trees[len(h.trees)-1:]
+	if crashed {
+		before = h.survivors()
 	}
-	before := h.trees
-	if !crashed {
-		before = h.trees[len(h.trees)-1:]
+	if h.last == nil {
+		return before
 	}
 	var all []tree
 	for _, t := range slices.Backward(before) {
 		if after, ok := h.last(t); ok {
 			all = append(all, after)
 		}
-		if h.failed || crashed && !h.durable {
+		if h.failed || crashed && !h.durable && !h.holds {
 			all = append(all, t)
 		}
 	}

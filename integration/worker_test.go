@@ -23,6 +23,7 @@ type worker struct {
 	root    int    // a descriptor of it, which leads to the drive whatever becomes of the mountpoint
 	random  *rand.Rand
 	handles []*heldFile
+	folders int  // made so far
 	kept    bool // what was written is out of the program's hands at once, as on a store of folders
 
 	operation string        // the latest
@@ -219,19 +220,38 @@ func (w *worker) free() string {
 	return p
 }
 
-// with is the step that gives a path something.
-func with(p string, e entry) step {
-	return func(t tree) (tree, bool) {
-		if _, taken := t[p]; taken || !t.hasFolder(path.Dir(p)) {
-			return nil, false
+// A place is where a path leads in a tree in which its folder may have another name: what an operation is done in is the folder, not the name. False: the
+// folder is not there.
+type place func(tree) (string, bool)
+
+func (h *history) place(p string) place {
+	dir, name := path.Split(p)
+	folder := h.now()[path.Clean(dir)].file
+	return func(t tree) (string, bool) {
+		if dir == "" {
+			return name, true
 		}
-		next := maps.Clone(t)
-		next[p] = e
-		return next, true
+		for p, e := range t {
+			if e.kind == aFolder && e.file == folder {
+				return path.Join(p, name), true
+			}
+		}
+		return "", false
 	}
 }
 
-func (t tree) hasFolder(p string) bool { return p == "." || t[p].kind == aFolder }
+// with is the step that gives a place something.
+func with(p place, e entry) step {
+	return func(t tree) (tree, bool) {
+		at, ok := p(t)
+		if _, taken := t[at]; !ok || taken {
+			return nil, false
+		}
+		next := maps.Clone(t)
+		next[at] = e
+		return next, true
+	}
+}
 
 const mostHandles = 6
 
@@ -243,7 +263,8 @@ func (w *worker) create() error {
 	number := len(w.files)
 	w.files[number] = &contents{unsettled: !w.kept}
 	h := &heldFile{file: number, changed: true}
-	err := w.do("create "+p, with(p, entry{kind: aFile, file: number}), false, func() error {
+	err := w.do("create "+p, with(w.place(p), entry{kind: aFile, file: number}), false, func() error {
+		w.makes = true
 		return retry(func() (err error) {
 			h.fd, err = unix.Openat(w.root, p, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o644)
 			return err
@@ -386,8 +407,9 @@ func (w *worker) named(file int) step {
 	return func(t tree) (tree, bool) { return t, !was || has(t) }
 }
 
-// durably is what fsync and close have in common. What makes nothing durable is none of the history.
-func (w *worker) durably(h *heldFile, operation func() error) error {
+// durably is what fsync and close have in common. What makes nothing durable is none of the history. all: names are made durable too, not only that the
+// file has one.
+func (w *worker) durably(h *heldFile, all bool, operation func() error) error {
 	if !h.changed {
 		return operation()
 	}
@@ -396,7 +418,10 @@ func (w *worker) durably(h *heldFile, operation func() error) error {
 	if _, ok := step(tree{}); ok { // without a name there is nothing to be found
 		return operation()
 	}
-	err := w.do(fmt.Sprintf("%s file %d", w.operation, h.file), step, true, operation)
+	err := w.do(fmt.Sprintf("%s file %d", w.operation, h.file), step, all, func() error {
+		w.holds = !all
+		return operation()
+	})
 	if err != nil {
 		c.doubtful = true
 		return err
@@ -411,7 +436,7 @@ func (w *worker) sync() error {
 	if h == nil {
 		return nil
 	}
-	return w.durably(h, func() error { return retry(func() error { return unix.Fsync(h.fd) }) })
+	return w.durably(h, true, func() error { return retry(func() error { return unix.Fsync(h.fd) }) })
 }
 
 func (w *worker) closeOne() error {
@@ -420,7 +445,7 @@ func (w *worker) closeOne() error {
 		return nil
 	}
 	w.handles = slices.DeleteFunc(w.handles, func(other *heldFile) bool { return other == h }) // close(2) closes even if it fails
-	return w.durably(h, func() error { return unix.Close(h.fd) })
+	return w.durably(h, false, func() error { return unix.Close(h.fd) })
 }
 
 // read compares what is read of an open file with what was written.
@@ -444,11 +469,13 @@ func (w *worker) read() error {
 	return err
 }
 
-// moved is the step of a renaming: what was at the new path is replaced.
-func moved(from, to string) step {
+// moved is the step of a renaming: what was at the new place is replaced.
+func moved(old, new place) step {
 	return func(t tree) (tree, bool) {
-		e, ok := t[from]
-		if !ok || !t.hasFolder(path.Dir(to)) {
+		from, ok := old(t)
+		to, also := new(t)
+		e, there := t[from]
+		if !ok || !also || !there {
 			return nil, false
 		}
 		if there, ok := t[to]; ok && e.kind == aFile && there.kind == aFile && there.file == e.file {
@@ -478,7 +505,7 @@ func (w *worker) rename() error {
 	if from == "" || to == "" || from == to {
 		return nil
 	}
-	return w.settled(w.do("rename "+from+" "+to, moved(from, to), false, func() error { return unix.Renameat(w.root, from, w.root, to) }), to)
+	return w.settled(w.do("rename "+from+" "+to, moved(w.place(from), w.place(to)), false, func() error { return unix.Renameat(w.root, from, w.root, to) }), to)
 }
 
 func (w *worker) exchange() error {
@@ -486,7 +513,10 @@ func (w *worker) exchange() error {
 	if a == "" || a == b {
 		return nil
 	}
+	placeA, placeB := w.place(a), w.place(b)
 	exchanged := func(t tree) (tree, bool) {
+		a, _ := placeA(t)
+		b, _ := placeB(t)
 		one, ok := t[a]
 		other, also := t[b]
 		if !ok || !also {
@@ -505,24 +535,27 @@ func (w *worker) link() error {
 	if from == "" || to == "" {
 		return nil
 	}
+	source, target := w.place(from), w.place(to)
 	linked := func(t tree) (tree, bool) {
+		from, _ := source(t)
 		e, ok := t[from]
 		if !ok {
 			return nil, false
 		}
-		return with(to, e)(t)
+		return with(target, e)(t)
 	}
 	return w.settled(w.do("link "+from+" "+to, linked, false, func() error { return unix.Linkat(w.root, from, w.root, to, 0) }), to)
 }
 
-// without is the step that takes a path away.
-func without(p string) step {
+// without is the step that takes away what is in a place.
+func without(p place) step {
 	return func(t tree) (tree, bool) {
-		if _, ok := t[p]; !ok {
+		at, _ := p(t)
+		if _, ok := t[at]; !ok {
 			return nil, false
 		}
 		next := maps.Clone(t)
-		delete(next, p)
+		delete(next, at)
 		return next, true
 	}
 }
@@ -532,7 +565,7 @@ func (w *worker) unlink() error {
 	if p == "" {
 		return nil
 	}
-	return w.do("remove "+p, without(p), false, func() error { return unix.Unlinkat(w.root, p, 0) })
+	return w.do("remove "+p, without(w.place(p)), false, func() error { return unix.Unlinkat(w.root, p, 0) })
 }
 
 func (w *worker) symlink() error {
@@ -541,7 +574,7 @@ func (w *worker) symlink() error {
 		return nil
 	}
 	target := fmt.Sprintf("to/%d", w.random.IntN(1000))
-	return w.do("symlink "+p, with(p, entry{kind: aLink, target: target}), false, func() error { return unix.Symlinkat(target, w.root, p) })
+	return w.do("symlink "+p, with(w.place(p), entry{kind: aLink, target: target}), false, func() error { return unix.Symlinkat(target, w.root, p) })
 }
 
 func (w *worker) mkdir() error {
@@ -549,7 +582,8 @@ func (w *worker) mkdir() error {
 	if _, taken := w.now()[p]; taken {
 		return nil
 	}
-	return w.do("mkdir "+p, with(p, entry{kind: aFolder}), false, func() error { return unix.Mkdirat(w.root, p, 0o755) })
+	w.folders++
+	return w.do("mkdir "+p, with(w.place(p), entry{kind: aFolder, file: w.folders}), false, func() error { return unix.Mkdirat(w.root, p, 0o755) })
 }
 
 func (w *worker) rmdir() error {
@@ -562,7 +596,7 @@ func (w *worker) rmdir() error {
 			return nil
 		}
 	}
-	return w.do("remove "+p, without(p), false, func() error { return unix.Unlinkat(w.root, p, unix.AT_REMOVEDIR) })
+	return w.do("remove "+p, without(w.place(p)), false, func() error { return unix.Unlinkat(w.root, p, unix.AT_REMOVEDIR) })
 }
 
 func (w *worker) renameFolder() error {
@@ -570,7 +604,7 @@ func (w *worker) renameFolder() error {
 	if _, taken := w.now()[to]; from == "" || taken {
 		return nil
 	}
-	return w.settled(w.do("rename "+from+" "+to, moved(from, to), false, func() error { return unix.Renameat(w.root, from, w.root, to) }), to)
+	return w.settled(w.do("rename "+from+" "+to, moved(w.place(from), w.place(to)), false, func() error { return unix.Renameat(w.root, from, w.root, to) }), to)
 }
 
 // settled records that what has these names is there, if the operation that ended with err did what it was to do.
