@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/sys/unix"
 )
 
@@ -51,17 +52,20 @@ func (s *store) fillFolder(t *testing.T, m *mount, u user, folder string, size i
 		made AS (
 			INSERT INTO mediafs.nodes (drive_id, ino, mode, nlink, uid, gid, atime_ns, mtime_ns, ctime_ns)
 			SELECT drive_id, first + i, 33188, 1, 0, 0, 0, 0, 0 FROM numbers, generate_series(0, $3 - 1) i),
-		-- Whatever goes round the mounts of a drive leaves a row as if it were one (blobstore/pgstore/sole.go).
-		appeared AS (
-			INSERT INTO mediafs.mounts (drive_id, mount_id, host) SELECT drive_id, gen_random_uuid(), 'a test' FROM numbers),
 		counted AS (
 			UPDATE mediafs.usage u SET nodes = nodes + $3 FROM numbers WHERE u.drive_id = numbers.drive_id AND slot = 0)
 		INSERT INTO mediafs.entries (drive_id, parent, position, ino, name)
 		SELECT drive_id, $2, first + i, first + i,
 			convert_to(CASE WHEN i % $4 = $4 / 2 THEN 'fleeting-' ELSE 'lasting-' END || lpad(i::text, 6, '0'), 'UTF8')
 		FROM numbers, generate_series(0, $3 - 1) i`
-	_, err := s.connect(t).Exec(context.Background(), fill, u.name, int64(st.Ino), int64(size), int64(fleeting))
-	check(t, err)
+	check(t, pgx.BeginFunc(context.Background(), s.connect(t), func(tx pgx.Tx) error {
+		// Whatever goes round the mounts of a drive says so first.
+		_, err := tx.Exec(context.Background(), "SELECT mediafs.announce(drive_id) FROM mediafs.drives WHERE owner = $1", u.name)
+		if err == nil {
+			_, err = tx.Exec(context.Background(), fill, u.name, int64(st.Ino), int64(size), int64(fleeting))
+		}
+		return err
+	}))
 }
 
 // An openListing is a folder that is open, read with getdents64(2).
