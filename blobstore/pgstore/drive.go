@@ -158,7 +158,7 @@ func (d *Drive) Close(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	if err := d.makeDurable(storing); err != nil && !isSessionEnd(err) {
+	if err := d.makeNamesDurable(storing); err != nil && !isSessionEnd(err) {
 		errs = append(errs, err)
 	}
 	if err := d.storeAtimes(storing); err != nil && !isSessionEnd(err) { // nothing of the user's is at stake
@@ -274,6 +274,20 @@ func (d *Drive) makeDurable(ctx context.Context) error {
 	}
 	if err == nil {
 		d.isDurable(commits)
+	}
+	return err
+}
+
+// makeNamesDurable is makeDurable for a drive that is closed. What was renamed or removed and not synced is no reason to wait for a server that is away: it has
+// been told, and writes it out by itself if it has not crashed.
+func (d *Drive) makeNamesDurable(ctx context.Context) error {
+	if d.known.away.Load() {
+		return nil
+	}
+	err := d.makeDurable(ctx)
+	if errors.Is(err, blobstore.ErrUnavailable) {
+		d.log.Warn("what was renamed or removed last may come back if the database server has crashed", "error", err)
+		return nil
 	}
 	return err
 }
