@@ -470,10 +470,10 @@ func (w *worker) read() error {
 }
 
 // moved is the step of a renaming: what was at the new place is replaced.
-func moved(old, new place) step {
+func moved(source, target place) step {
 	return func(t tree) (tree, bool) {
-		from, ok := old(t)
-		to, also := new(t)
+		from, ok := source(t)
+		to, also := target(t)
 		e, there := t[from]
 		if !ok || !also || !there {
 			return nil, false

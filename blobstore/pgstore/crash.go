@@ -4,10 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"sync"
 	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/semaphore"
 )
 
 // A server that crashes takes back the last commits that did not wait for the disk, and whatever was said of them is wrong then. Nothing
@@ -20,23 +20,27 @@ type crashes struct {
 	count atomic.Uint64
 	key   int64 // of the advisory lock
 
-	connecting sync.Mutex // held while a connection looks for the others
+	connecting *semaphore.Weighted // held while a connection looks for the others
 }
 
 func newCrashes() (*crashes, error) {
 	var random [8]byte
 	_, err := rand.Read(random[:])
-	return &crashes{key: int64(binary.BigEndian.Uint64(random[:]))}, err
+	return &crashes{key: int64(binary.BigEndian.Uint64(random[:])), connecting: semaphore.NewWeighted(1)}, err
 }
 
-// connected is for each new connection.
+// connected is for each new connection. One that is dead already does not hold up the next for longer than connectTimeout.
 func (c *crashes) connected(ctx context.Context, conn *pgx.Conn) error {
-	c.connecting.Lock()
-	defer c.connecting.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	if err := c.connecting.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer c.connecting.Release(1)
 	var alone bool
 	err := conn.QueryRow(ctx, `select f.alone, pg_advisory_lock_shared($1)::text, case when f.alone then pg_advisory_unlock($1) end
 		from (select pg_try_advisory_lock($1) as alone offset 0) f`, c.key).Scan(&alone, nil, nil)
-	if err == nil && alone {
+	if err != nil || alone { // without an answer it is not known, and the next may find the lock of this one
 		c.count.Add(1)
 	}
 	return err

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"mediafs/auth"
 	"mediafs/blobstore"
@@ -175,19 +176,20 @@ func (d *Drive) EndConnections() { d.store.pool.Reset() }
 
 // ReplaceConnection makes a new connection while there is another, and asks over it.
 func (d *Drive) ReplaceConnection(ctx context.Context) error {
-	first, err := d.store.pool.Acquire(ctx)
-	if err != nil {
-		return err
-	}
-	defer first.Release()
-	for d.store.pool.Stat().IdleConns() > 0 { // whatever is left is made anew
-		other, err := d.store.pool.Acquire(ctx)
+	var used []*pgxpool.Conn
+	defer func() {
+		for _, c := range used {
+			c.Release()
+		}
+	}()
+	for len(used) == 0 || d.store.pool.Stat().IdleConns() > 0 {
+		c, err := d.store.pool.Acquire(ctx)
 		if err != nil {
 			return err
 		}
-		defer other.Release()
+		used = append(used, c)
 	}
-	_, err = d.Attr(ctx, blobstore.RootIno)
+	_, err := d.Attr(ctx, blobstore.RootIno)
 	return err
 }
 
