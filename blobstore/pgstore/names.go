@@ -336,7 +336,7 @@ func (d *Drive) drop(ctx context.Context, going *change, op, sql string, args ..
 		return err
 	}})
 	d.changes.Add(1)
-	if err != nil { // the rows came before the commit: nothing has lost its name
+	if err != nil { // the rows came before the commit, so they say nothing
 		return err
 	}
 	for _, r := range dropped {
