@@ -342,7 +342,7 @@ func TestIdleDrivesAreClosedAndOpenedAgain(t *testing.T) {
 	defer open.Close()
 	must(t, os.Mkdir(filepath.Join(dir, string(users[1]), "cwd"), 0o755))
 	must(t, os.WriteFile(filepath.Join(dir, string(users[1]), "cwd", "file"), []byte("found"), 0o644))
-	folder, err := unix.Open(filepath.Join(dir, string(users[1]), "cwd"), unix.O_PATH|unix.O_DIRECTORY, 0) // no handle
+	folder, err := unix.Open(filepath.Join(dir, string(users[1]), "cwd"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) // no handle
 	must(t, err)
 	defer unix.Close(folder)
 	for _, user := range users[2:] {
@@ -363,7 +363,7 @@ func TestIdleDrivesAreClosedAndOpenedAgain(t *testing.T) {
 	}
 
 	// A node of a drive that was closed is known by its number.
-	fd, err := unix.Openat(folder, "file", unix.O_RDONLY, 0)
+	fd, err := unix.Openat(folder, "file", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	must(t, err)
 	got := make([]byte, 16)
 	n, err := unix.Read(fd, got)
@@ -407,7 +407,7 @@ func TestNodesThatAReopenedDriveDoesNotKnowAreStale(t *testing.T) {
 	sub := filepath.Join(dir, "first", "sub")
 	must(t, os.Mkdir(sub, 0o755))
 	must(t, os.WriteFile(filepath.Join(sub, "file"), []byte("found"), 0o644))
-	folder, err := unix.Open(sub, unix.O_PATH|unix.O_DIRECTORY, 0)
+	folder, err := unix.Open(sub, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	must(t, err)
 	defer unix.Close(folder)
 	first := m.fs.many.holdOpenedNamed("first")
@@ -424,13 +424,13 @@ func TestNodesThatAReopenedDriveDoesNotKnowAreStale(t *testing.T) {
 	}
 	soon(t, "the closing of the first drive", idled)
 
-	_, err = unix.Openat(folder, "another file", unix.O_RDONLY, 0)
+	_, err = unix.Openat(folder, "another file", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	wantErr(t, "a name in a folder that the drive does not know", err, unix.ESTALE)
 	got, err := os.ReadFile(filepath.Join(sub, "file"))
 	if string(got) != "found" || err != nil {
 		t.Errorf("by its path: got %q, %v, want the file", got, err)
 	}
-	_, err = unix.Openat(folder, "another file", unix.O_RDONLY, 0)
+	_, err = unix.Openat(folder, "another file", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	wantErr(t, "a name that is not there", err, unix.ENOENT)
 }
 

@@ -88,7 +88,7 @@ func TestLocksAreHeldByProcesses(t *testing.T) {
 
 func TestFilesWithoutNamesAreRefused(t *testing.T) {
 	_, dir := mount(t, newDrive(t), Options{})
-	_, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR, 0o600)
+	_, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	wantErr(t, "open with O_TMPFILE", err, unix.EOPNOTSUPP)
 }
 

@@ -109,9 +109,9 @@ func use(t *testing.T, dir string) *using {
 	must(t, os.WriteFile(u.path, []byte("content"), 0o600))
 	must(t, os.Symlink("file", filepath.Join(dir, "link")))
 	var err error
-	u.fd, err = unix.Open(u.path, unix.O_RDWR, 0)
+	u.fd, err = unix.Open(u.path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	must(t, err)
-	u.list, err = unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	u.list, err = unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	must(t, err)
 	t.Cleanup(func() { _, _ = unix.Close(u.fd), unix.Close(u.list) })
 	u.mapped = mapFile(t, u.path)
@@ -135,7 +135,7 @@ func (u *using) looks() map[string]func() error {
 		"stat the folder": func() error { return unix.Stat(u.dir, new(unix.Stat_t)) },
 		"readlink":        func() error { _, err := unix.Readlink(filepath.Join(u.dir, "link"), make([]byte, 16)); return err },
 		"open": func() error {
-			fd, err := unix.Open(u.path, unix.O_RDONLY, 0)
+			fd, err := unix.Open(u.path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 			if err == nil {
 				return unix.Close(fd)
 			}
@@ -167,7 +167,7 @@ func (u *using) isRefused(errno unix.Errno) {
 	}
 	wantErr(u.t, "fsync", unix.Fsync(u.fd), errno)
 	wantErr(u.t, "mkdir", unix.Mkdir(filepath.Join(u.dir, "new"), 0o700), errno)
-	copied, err := unix.Dup(u.fd)
+	copied, err := unix.FcntlInt(uintptr(u.fd), unix.F_DUPFD_CLOEXEC, 0)
 	must(u.t, err)
 	wantErr(u.t, "close", unix.Close(copied), errno)
 }

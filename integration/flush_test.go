@@ -17,7 +17,7 @@ func TestEveryCloseWaitsUntilTheDataIsStored(t *testing.T) {
 	m := s.mount(t, s.addUser(t, "alice"))
 	file, err := os.Create(m.path("file"))
 	check(t, err)
-	second, err := unix.Dup(int(file.Fd()))
+	second, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	check(t, err)
 
 	// Whoever stores the file has to wait for this transaction. It begins before anything is written, for what is written and not

@@ -25,7 +25,7 @@ func TestHandlesMadeUpByRootOpenNothingOfAnothers(t *testing.T) {
 		forged := 0
 		try := func(what string, handle unix.FileHandle) {
 			t.Helper()
-			fd, err := unix.OpenByHandleAt(bob, handle, unix.O_RDONLY)
+			fd, err := unix.OpenByHandleAt(bob, handle, unix.O_RDONLY|unix.O_CLOEXEC)
 			forged++
 			if err != nil {
 				if !errors.Is(err, unix.ESTALE) {
@@ -44,7 +44,7 @@ func TestHandlesMadeUpByRootOpenNothingOfAnothers(t *testing.T) {
 		}
 		own, _, err := unix.NameToHandleAt(bob, "f", 0)
 		check(t, err)
-		if fd, err := unix.OpenByHandleAt(bob, own, unix.O_RDONLY); err != nil {
+		if fd, err := unix.OpenByHandleAt(bob, own, unix.O_RDONLY|unix.O_CLOEXEC); err != nil {
 			t.Errorf("bob's own handle: %v", err)
 		} else {
 			check(t, unix.Close(fd))
@@ -94,8 +94,8 @@ func TestReopeningThroughProcGivesNoMoreRights(t *testing.T) {
 		}
 		r.untouched(t, func() {
 			nobody(t).on(t, func() {
-				path, err := unix.Openat(bob, "hidden", unix.O_PATH, 0)
-				read, errRead := unix.Openat(bob, "shown", unix.O_RDONLY, 0)
+				path, err := unix.Openat(bob, "hidden", unix.O_PATH|unix.O_CLOEXEC, 0)
+				read, errRead := unix.Openat(bob, "shown", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 				if err != nil || errRead != nil {
 					t.Errorf("open: %v, %v", err, errRead)
 					return
@@ -160,7 +160,7 @@ func TestRareRequestsAreRefused(t *testing.T) {
 		check(t, os.Chmod(r.bob.point, 0o777))
 		check(t, os.Chmod(r.bob.path("f"), 0o666))
 		bob, f := folderAt(t, r.bob.point), r.bob.path("f")
-		open, err := unix.Open(f, unix.O_RDWR, 0)
+		open, err := unix.Open(f, unix.O_RDWR|unix.O_CLOEXEC, 0)
 		check(t, err)
 		defer unix.Close(open)
 		rename := func(flags uint) func() error {
@@ -212,7 +212,7 @@ func TestRareRequestsAreRefused(t *testing.T) {
 					{"open by a handle", func() error {
 						handle, _, err := unix.NameToHandleAt(bob, "f", 0)
 						if err == nil {
-							_, err = unix.OpenByHandleAt(bob, handle, unix.O_RDONLY)
+							_, err = unix.OpenByHandleAt(bob, handle, unix.O_RDONLY|unix.O_CLOEXEC)
 						}
 						return err
 					}, unix.EPERM},

@@ -90,8 +90,10 @@ func attempts(t *testing.T, list []attempt) {
 	}
 }
 
-// opening is an attempt to open something, as openat2(2) does it.
+// opening is an attempt to open something, as openat2(2) does it. Like all that tests open, it is not for the programs that others start meanwhile:
+// a drive would be in use for as long as those run.
 func opening(dir int, path string, how unix.OpenHow) func() error {
+	how.Flags |= unix.O_CLOEXEC
 	return func() error {
 		fd, err := unix.Openat2(dir, path, &how)
 		if err == nil {
@@ -206,7 +208,7 @@ func TestALinkThatIsSwappedWhileInUseLeadsToItsTargetsAlone(t *testing.T) {
 			})
 			found, refused := 0, 0
 			for i := 0; i < rounds || found == 0 && i < 100*rounds; i++ {
-				how := unix.OpenHow{Flags: unix.O_RDWR, Resolve: unix.RESOLVE_BENEATH}
+				how := unix.OpenHow{Flags: unix.O_RDWR | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH}
 				fd, err := unix.Openat2(bob, "way/same-number", &how)
 				switch {
 				case err == nil:
@@ -261,12 +263,12 @@ func TestNothingMovesFromDriveToDrive(t *testing.T) {
 	onEachRaid(t, func(t *testing.T, r *raid) {
 		alice, bob := folderAt(t, r.alice.point), folderAt(t, r.bob.point)
 		hers := "secret-" + marker
-		open, err := unix.Openat(alice, hers, unix.O_RDONLY, 0)
+		open, err := unix.Openat(alice, hers, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		check(t, err)
 		defer unix.Close(open)
 		self := fmt.Sprintf("/proc/self/fd/%d", open)
 		clone := func() error {
-			fd, err := unix.Openat(bob, "clone", unix.O_CREAT|unix.O_WRONLY, 0o600)
+			fd, err := unix.Openat(bob, "clone", unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 			check(t, err)
 			defer unix.Close(fd)
 			return unix.IoctlFileClone(fd, open)
@@ -307,7 +309,7 @@ func TestANameIsOneNameWhateverItLooksLike(t *testing.T) {
 		base := folderAt(t, r.bob.path("d"))
 		r.untouched(t, func() {
 			for _, name := range names {
-				fd, err := unix.Openat(base, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o600)
+				fd, err := unix.Openat(base, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 				if err != nil {
 					t.Errorf("create %q: %v", name, err)
 					continue

@@ -143,6 +143,9 @@ func TestTheDatabaseChecksTheOwner(t *testing.T) {
 	}
 	super := s.connect(t)
 	alice := number(t, super, "SELECT drive_id FROM mediafs.drives WHERE owner = 'alice'")
+	waitUntil(t, "what the mount does by itself is done: alice's file is described", func() bool {
+		return number(t, super, "SELECT count(*) FROM mediafs.nodes WHERE drive_id = $1 AND NOT described AND mode & 61440 = 32768", alice) == 0
+	})
 	tables := s.tables(t, super)
 	before := s.contents(t, super, tables, alice)
 

@@ -22,15 +22,15 @@ func TestImpossibleOperationsGiveTheirErrno(t *testing.T) {
 	onEachStore(t, func(t *testing.T, s *store) {
 		m := s.mount(t, s.addUser(t, "alice"))
 		s.person.shell(t, m.point, "mkdir -p d/sub; echo x >f; ln -s loop2 loop1; ln -s loop1 loop2; ln -s f link; mkfifo p").ok(t)
-		dir, err := unix.Open(m.point, unix.O_DIRECTORY|unix.O_RDONLY, 0)
+		dir, err := unix.Open(m.point, unix.O_DIRECTORY|unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		check(t, err)
 		defer unix.Close(dir)
-		file, err := unix.Openat(dir, "f", unix.O_RDWR, 0)
+		file, err := unix.Openat(dir, "f", unix.O_RDWR|unix.O_CLOEXEC, 0)
 		check(t, err)
 		defer unix.Close(file)
 		tooLong := strings.Repeat("n", blobstore.MaxNameLen+1)
 		open := func(name string, flags int) error {
-			fd, err := unix.Openat(dir, name, flags, 0o644)
+			fd, err := unix.Openat(dir, name, flags|unix.O_CLOEXEC, 0o644)
 			if err == nil {
 				err = unix.Close(fd)
 			}

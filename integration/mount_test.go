@@ -140,7 +140,22 @@ func (m *mount) waitForEnd(t testing.TB) {
 	select {
 	case <-m.ended:
 	case <-time.After(deadline):
+		m.quit(t)
 		t.Fatalf("mediafs mount still runs %v after it was told to end\n%s", deadline, m.stderr)
+	}
+}
+
+// quit ends a program that hangs, and has it say where.
+func (m *mount) quit(t testing.TB) {
+	t.Helper()
+	if err := m.cmd.Process.Signal(syscall.SIGQUIT); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-m.ended:
+	case <-time.After(deadline):
+		_ = m.cmd.Process.Kill()
+		<-m.ended
 	}
 }
 
@@ -184,9 +199,8 @@ func (m *mount) cleanUp(t testing.TB) {
 				t.Errorf("mediafs mount, told to end, ended with code %d\n%s", m.code, m.stderr)
 			}
 		case <-time.After(time.Minute):
+			m.quit(t)
 			t.Errorf("mediafs mount does not end\n%s", m.stderr)
-			_ = m.cmd.Process.Kill()
-			<-m.ended
 		}
 	}
 	if t.Failed() {

@@ -160,7 +160,7 @@ func (s *store) controlKeeps(t *testing.T, dir string, secrets []string) {
 	if os.Geteuid() == 0 {
 		person{uid: 65533, gid: 65533}.on(t, func() {
 			for _, socket := range sockets {
-				fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+				fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 				if err != nil {
 					t.Error(err)
 					return

@@ -138,7 +138,7 @@ func TestChangesSetTheTimesThatTheySetOnALocalDisk(t *testing.T) {
 		}
 		open := func(name string, flags int, do func(fd int) error) func(string) error {
 			return func(root string) error {
-				fd, err := unix.Open(filepath.Join(root, name), flags, 0)
+				fd, err := unix.Open(filepath.Join(root, name), flags|unix.O_CLOEXEC, 0)
 				if err != nil {
 					return err
 				}
@@ -282,7 +282,7 @@ func TestReadingMovesTheTimeOfAccess(t *testing.T) {
 		if moves && moved < begun-tick {
 			t.Errorf("got atime %d, want one from %d on", moved, begun)
 		}
-		fd, err := unix.Open(m.path("quiet"), unix.O_RDONLY|unix.O_NOATIME, 0)
+		fd, err := unix.Open(m.path("quiet"), unix.O_RDONLY|unix.O_NOATIME|unix.O_CLOEXEC, 0)
 		check(t, err)
 		_, err = unix.Read(fd, make([]byte, 3))
 		check(t, errors.Join(err, unix.Close(fd)))
