@@ -8,12 +8,18 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"mediafs/blobstore"
 )
 
 const (
 	batchBytes  = 2 << 20 // what one transaction stores at most, and how much has to be complete before it leaves by itself
 	batchPieces = 256     // likewise in pieces: of each that is a part of its chunk, the database rewrites the whole
+
+	// What a file grows by goes in several transactions, so many of them at a time: while the server stores one, the next is on its way.
+	growBytes   = 4 * batchBytes
+	growAtATime = 2
 )
 
 // A piece is what is written of one chunk and not stored yet.
@@ -374,6 +380,7 @@ type transfer struct {
 	mtimeNs *int64 // nil: stays
 	ctimeNs int64
 
+	grows  bool           // all are whole chunks past the end that the database knows
 	making *making        // not nil: the file is made first,
 	made   blobstore.Attr // as this
 }
@@ -401,7 +408,7 @@ func (b *blob) hasFor(w what) bool {
 	return len(b.dirty) > 0 || b.mtimePending || b.making != nil
 }
 
-// takeOff makes the next batch the flight. With mu, and with no flight under way.
+// takeOff makes the next batch the flight, or the next ones if they are what the file grows by. With mu, and with no flight under way.
 func (b *blob) takeOff(w what) (transfer, bool) {
 	chunk := b.drive.chunk
 	if b.lost != nil || !b.hasFor(w) {
@@ -410,6 +417,7 @@ func (b *blob) takeOff(w what) (transfer, bool) {
 	t := transfer{ino: b.ino, number: b.number, known: b.stored, ctimeNs: b.attr.CtimeNs, making: b.making, made: b.attr}
 	b.flight = make(map[int32]*piece)
 	b.landed = make(chan struct{})
+	t.grows = b.making == nil && (w == wholeBatches || w == everything)
 	var taken int64
 	for _, idx := range slices.Sorted(maps.Keys(b.dirty)) {
 		p := b.dirty[idx]
@@ -419,9 +427,11 @@ func (b *blob) takeOff(w what) (transfer, bool) {
 		if w == wholeBatches && !p.complete() || w == beforeCut && int64(idx)*chunk >= b.cut {
 			continue
 		}
-		if taken >= batchBytes || len(b.flight) >= batchPieces {
+		grows := t.grows && p.complete() && int64(idx)*chunk >= b.stored
+		if full := taken >= batchBytes || len(b.flight) >= batchPieces; full && (!grows || taken >= growBytes) {
 			break
 		}
+		t.grows = grows
 		taken += p.bytes()
 		b.flight[idx] = p
 		delete(b.dirty, idx)
@@ -456,21 +466,54 @@ func (b *blob) place(idx int32, p *piece, e extent) int32 {
 	return int32(e.from)
 }
 
-// put is one transaction: pieces, size and times.
+// put is one transaction, pieces, size and times; or several, if they are what the file grows by.
 func (d *Drive) put(ctx context.Context, t transfer) (row, error) {
 	defer d.changes.Add(1)
 	going := d.known.change(nodeKey(t.ino))
 	var r row
 	var err error
-	if t.making != nil {
+	switch {
+	case t.making != nil:
 		r, err = d.putNew(ctx, t)
-	} else {
-		r, err = d.one(ctx, "store", durably,
-			"select "+attrColumns+" from mediafs.put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
-			d.id, int64(t.ino), t.number, t.idx, t.off, pieces(t.data), t.size, t.known, t.mtimeNs, t.ctimeNs)
+	case t.grows:
+		r, err = d.putBatches(ctx, t)
+	default:
+		r, err = d.putPieces(ctx, t)
 	}
 	going.overFor(r, err)
 	return r, err
+}
+
+func (d *Drive) putPieces(ctx context.Context, t transfer) (row, error) {
+	return d.one(ctx, "store", durably,
+		"select "+attrColumns+" from mediafs.put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
+		d.id, int64(t.ino), t.number, t.idx, t.off, pieces(t.data), t.size, t.known, t.mtimeNs, t.ctimeNs)
+}
+
+// putBatches stores whole chunks, a batch a transaction. They are stored in any order. If one of them fails it is as if all had: what is stored
+// twice is as if it were once.
+func (d *Drive) putBatches(ctx context.Context, t transfer) (row, error) {
+	var storing errgroup.Group
+	storing.SetLimit(growAtATime)
+	var mu sync.Mutex // guards latest
+	var latest row
+	most := int(max(1, min(batchBytes/d.chunk, batchPieces)))
+	for from := 0; from < len(t.idx); from += most {
+		part := t
+		to := min(from+most, len(t.idx))
+		part.idx, part.off, part.data = t.idx[from:to], t.off[from:to], t.data[from:to]
+		part.size = (int64(t.idx[to-1]) + 1) * d.chunk
+		storing.Go(func() error {
+			r, err := d.putPieces(ctx, part)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil && (latest.attr.Allocated < r.attr.Allocated || !latest.found) { // each adds to it
+				latest = r
+			}
+			return err
+		})
+	}
+	return latest, storing.Wait()
 }
 
 // touchDown ends a flight: what was stored is let go, what was not is dirty again, below what was written since.
