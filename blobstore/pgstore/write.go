@@ -18,7 +18,7 @@ const (
 	batchPieces = 256     // likewise in pieces: of each that is a part of its chunk, the database rewrites the whole
 
 	// What a file grows by goes in several transactions, so many of them at a time: while the server stores one, the next is on its way.
-	growBytes   = 4 * batchBytes
+	growBytes   = 8 * batchBytes
 	growAtATime = 2
 )
 
@@ -340,7 +340,7 @@ func (b *blob) store(ctx context.Context, w what) error {
 		}
 		commits := b.drive.commits.Load()
 		r, err := b.drive.put(flying, t)
-		again := flying.Err() != nil && ctx.Err() == nil
+		again := ctx.Err() == nil && (flying.Err() != nil || errors.Is(err, errUndone))
 		giveUp()
 		if err == nil {
 			b.drive.isDurable(commits)
@@ -478,42 +478,56 @@ func (d *Drive) put(ctx context.Context, t transfer) (row, error) {
 	case t.grows:
 		r, err = d.putBatches(ctx, t)
 	default:
-		r, err = d.putPieces(ctx, t)
+		r, err = d.putPieces(ctx, durably, t)
 	}
 	going.overFor(r, err)
 	return r, err
 }
 
-func (d *Drive) putPieces(ctx context.Context, t transfer) (row, error) {
-	return d.one(ctx, "store", durably,
+func (d *Drive) putPieces(ctx context.Context, c commit, t transfer) (row, error) {
+	return d.one(ctx, "store", c,
 		"select "+attrColumns+" from mediafs.put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) n",
 		d.id, int64(t.ino), t.number, t.idx, t.off, pieces(t.data), t.size, t.known, t.mtimeNs, t.ctimeNs)
 }
 
-// putBatches stores whole chunks, a batch a transaction. They are stored in any order. If one of them fails it is as if all had: what is stored
-// twice is as if it were once.
+// errUndone: a crash of the server may have undone what was stored before its disk had it.
+var errUndone = errors.New("the database server may have crashed meanwhile")
+
+// putBatches stores whole chunks, a batch a transaction, in any order, and waits once for the disk, for all of them. If one of them fails it is as if all
+// had: what is stored twice is as if it were once.
 func (d *Drive) putBatches(ctx context.Context, t transfer) (row, error) {
+	most := int(max(1, min(batchBytes/d.chunk, batchPieces)))
+	if len(t.idx) <= most {
+		return d.putPieces(ctx, durably, t)
+	}
+	losses := d.losses.Load()
 	var storing errgroup.Group
 	storing.SetLimit(growAtATime)
 	var mu sync.Mutex // guards latest
 	var latest row
-	most := int(max(1, min(batchBytes/d.chunk, batchPieces)))
 	for from := 0; from < len(t.idx); from += most {
-		part := t
 		to := min(from+most, len(t.idx))
+		part := t
 		part.idx, part.off, part.data = t.idx[from:to], t.off[from:to], t.data[from:to]
 		part.size = (int64(t.idx[to-1]) + 1) * d.chunk
 		storing.Go(func() error {
-			r, err := d.putPieces(ctx, part)
+			r, err := d.putPieces(ctx, repeating, part)
 			mu.Lock()
 			defer mu.Unlock()
-			if err == nil && (latest.attr.Allocated < r.attr.Allocated || !latest.found) { // each adds to it
+			if err == nil && (!latest.found || latest.attr.Allocated < r.attr.Allocated) { // each adds to it
 				latest = r
 			}
 			return err
 		})
 	}
-	return latest, storing.Wait()
+	err := storing.Wait()
+	if err == nil {
+		err = d.makeDurable(ctx)
+	}
+	if err == nil && d.losses.Load() != losses {
+		err = errUndone
+	}
+	return latest, err
 }
 
 // touchDown ends a flight: what was stored is let go, what was not is dirty again, below what was written since.
