@@ -51,7 +51,8 @@ begin
 				on conflict do nothing
 				returning octet_length(c.data) as bytes),
 		s as (select sum(c.bytes) as bytes, count(*) as n from c),
-		u as (update mediafs.usage u set bytes = u.bytes + s.bytes from s where u.drive_id = p_drive and u.slot = pg_backend_pid() % 8)
+		u as (update mediafs.usage u set bytes = u.bytes + s.bytes from s
+			where s.n = v_n and u.drive_id = p_drive and u.slot = pg_backend_pid() % 8)
 		update mediafs.nodes n
 			set size = greatest(n.size, p_size), allocated = n.allocated + s.bytes,
 				mtime_ns = coalesce(p_mtime, n.mtime_ns), ctime_ns = greatest(n.ctime_ns, p_ctime), described = false
