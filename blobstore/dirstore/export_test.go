@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"mediafs/blobstore"
 )
@@ -49,3 +50,8 @@ func SetIndexVersion(t testing.TB, path string, version int) []byte {
 
 // RecountSoon has a drive be counted anew at once when something was refused.
 func RecountSoon(d blobstore.Drive) { d.(*Drive).quota.pause.Store(0) }
+
+// SetTerms has a store go by what it has seen of files for other times than the usual ones.
+func SetTerms(s *Store, quiet, old, whole time.Duration, turn int) {
+	s.catalog.terms = terms{quiet, old, whole, turn}
+}
