@@ -126,6 +126,9 @@ const pageSize = 1000
 // described yet it finds out the types, if it is asked for some, or else describes those on the page, as far as describeBytes go.
 func (s *Store) FindAssets(ctx context.Context, session auth.Session, query blobstore.AssetQuery) (blobstore.AssetPage, error) {
 	page, err := s.findAssets(ctx, session, query)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx) // rather than what the database makes of it
+	}
 	if err != nil {
 		return blobstore.AssetPage{}, fmt.Errorf("dirstore: find assets: %w", sentinel(err))
 	}
@@ -207,7 +210,7 @@ type finding struct {
 	store *Store
 	query blobstore.AssetQuery
 	after position
-	begun bool // after is where the page before, or what there is of this one, has ended
+	begun bool                    // after is where the page before, or what there is of this one, has ended
 	tops  map[string]unix.Statx_t // the folders of the drives that were looked at
 	page  blobstore.AssetPage
 	bytes int64 // read to describe what is on the page

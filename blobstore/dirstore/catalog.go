@@ -69,8 +69,10 @@ type catalog struct {
 
 	mu      sync.Mutex // guards the rest
 	closed  bool
-	aside   string  // the folder of a catalogue of this process's own; "": it is the store's
-	write   *sql.DB // nil: not open
+	aside   string      // the folder of a catalogue of this process's own; "": it is the store's
+	file    os.FileInfo // the store's, as it was opened
+	old     []*sql.DB   // of a file that somebody has taken away meanwhile
+	write   *sql.DB     // nil: not open
 	read    *sql.DB
 	waiting map[fileID]int // files that are to be described again, whatever is known of them
 }
@@ -95,7 +97,7 @@ func (c *catalog) close() error {
 // letGo closes the databases. With mu.
 func (c *catalog) letGo() error {
 	var err error
-	for _, db := range []*sql.DB{c.read, c.write} {
+	for _, db := range append(c.old, c.read, c.write) {
 		if db != nil {
 			err = errors.Join(err, db.Close())
 		}
@@ -103,7 +105,7 @@ func (c *catalog) letGo() error {
 	if c.aside != "" {
 		err = errors.Join(err, os.RemoveAll(c.aside))
 	}
-	c.write, c.read, c.aside = nil, nil, ""
+	c.write, c.read, c.aside, c.old = nil, nil, "", nil
 	return err
 }
 
@@ -131,6 +133,12 @@ func (c *catalog) open(ctx context.Context) (write, read *sql.DB, err error) {
 	if c.closed {
 		return nil, nil, fmt.Errorf("the store is closed: %w", blobstore.ErrUnavailable)
 	}
+	if c.write != nil && c.aside == "" {
+		if is, err := os.Lstat(c.path); err != nil || !os.SameFile(is, c.file) { // what others find out goes to the new one
+			c.old = append(c.old, c.read, c.write)
+			c.write, c.read = nil, nil
+		}
+	}
 	if c.write != nil {
 		return c.write, c.read, nil
 	}
@@ -145,9 +153,19 @@ func (c *catalog) open(ctx context.Context) (write, read *sql.DB, err error) {
 	return c.write, c.read, err
 }
 
+// isAside says whether the catalogue is this process's own. Then others may have taken in what drives say of their changes.
+func (c *catalog) isAside() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.aside != ""
+}
+
 // openAt opens a catalogue, and makes it the first time. With mu.
 func (c *catalog) openAt(ctx context.Context, path string) (err error) {
 	if err := makeDatabase(path); err != nil {
+		return err
+	}
+	if c.file, err = os.Lstat(path); err != nil {
 		return err
 	}
 	if c.write, err = connect(path, lockAtOnce, catalogCache); err != nil {

@@ -3,9 +3,9 @@ package dirstore
 import (
 	"context"
 	"errors"
-	"time"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 

@@ -72,7 +72,9 @@ func (d *Drive) Open(ctx context.Context, ino blobstore.Ino, flags blobstore.Ope
 }
 
 // changes says whether a file was opened to be changed.
-func (f *file) changes() bool { return f.flags.Has(blobstore.OpenWrite) || f.flags.Has(blobstore.OpenTruncate) }
+func (f *file) changes() bool {
+	return f.flags.Has(blobstore.OpenWrite) || f.flags.Has(blobstore.OpenTruncate)
+}
 
 // openThere opens an entry that Create has found to be there.
 func (d *Drive) openThere(folder *descriptor, name string, flags blobstore.OpenFlags, st *unix.Statx_t) (*descriptor, error) {

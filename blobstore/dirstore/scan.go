@@ -32,6 +32,7 @@ type scan struct {
 	known       *sql.Stmt             // the rows of a folder, by name
 	folders     map[string]*folderRow // of the part of the drive that is looked at
 	below       map[string][]string   // the names of the folders in a folder
+	all         bool                  // all folders are read
 	small       bool                  // all folders have their turn
 	readings    []*reading            // to be stored
 	changes     int                   // in them
@@ -104,7 +105,7 @@ func (c *catalog) scan(ctx context.Context, drive, folder string, shallow bool) 
 		return top, err
 	}
 	err = c.use(ctx, func(write, read *sql.DB) error {
-		s := &scan{ctx: ctx, catalog: c, drive: drive, write: write, read: read}
+		s := &scan{ctx: ctx, catalog: c, drive: drive, write: write, read: read, all: c.isAside()}
 		err := s.run(folder, shallow)
 		top = s.top
 		return err
@@ -304,7 +305,7 @@ func (s *scan) folder(place int, path string, shallow bool) error {
 		is.due = 0
 	}
 	subs := s.below[path]
-	if f.revision == 0 || f.turn || f.due <= is.looked || is.looked < f.looked || !f.isAs(&is) {
+	if s.all || f.revision == 0 || f.turn || f.due <= is.looked || is.looked < f.looked || !f.isAs(&is) {
 		r, err := s.readFolder(place, f, is)
 		if err != nil {
 			return err
