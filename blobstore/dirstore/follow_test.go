@@ -416,25 +416,30 @@ func TestWhatDrivesSayOfTheirChangesIsTakenInAndTakenAway(t *testing.T) {
 
 func TestAChangeInPlaceIsFoundInACatalogueThatWasMadeAnewMeanwhile(t *testing.T) {
 	b := newBench(t, trusting)
-	other := b.other(trusting)
 	b.put("file", "content")
-	if n := len(b.find(other, blobstore.AssetQuery{})); n != 1 {
-		t.Fatalf("found %d files", n)
-	}
 	b.finds(blobstore.AssetQuery{}, "file")
+	drive, err := b.store.Open(b.ctx, session("alice"))
+	b.ok(err)
 	for _, suffix := range []string{"", "-wal", "-shm"} {
 		if err := os.Remove(filepath.Join(b.root, ".mediafs", "assets.sqlite"+suffix)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Fatal(err)
 		}
 	}
-	b.finds(blobstore.AssetQuery{}, "file")
-	f, err := b.drive.Open(b.ctx, b.lookup(root, "file").Ino, readWrite)
+	other := b.other(trusting)
+	large := blobstore.AssetQuery{MinSize: 10}
+	if found := b.find(other, large); len(found) != 0 {
+		t.Fatalf("found %v", found)
+	}
+	file, err := drive.Lookup(b.ctx, root, "file")
+	b.ok(err)
+	f, err := drive.Open(b.ctx, file.Ino, readWrite)
 	b.ok(err)
 	_, err = f.WriteAt(b.ctx, []byte("much more content"), 0)
 	b.ok(err)
 	b.ok(f.Close())
-	for _, store := range []*dirstore.Store{other, b.store, other} {
-		if n := len(b.find(store, blobstore.AssetQuery{MinSize: 10})); n != 1 {
+	b.ok(drive.Close(b.ctx)) // takes in what it has said
+	for _, store := range []*dirstore.Store{other, b.store} {
+		if n := len(b.find(store, large)); n != 1 {
 			t.Errorf("found %d files", n)
 		}
 	}
