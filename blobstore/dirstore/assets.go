@@ -576,22 +576,27 @@ func (f *finding) fits(ctx context.Context, read *sql.DB, a *listed) (bool, erro
 	if a.links < 2 {
 		return true, nil
 	}
-	others, err := read.QueryContext(ctx, "select folder, name from assets where drive = ? and ino = ? and born_ns = ? and (folder, name) < (?, ?)",
-		a.id.drive, int64(a.id.number), a.id.birth, []byte(a.folder), []byte(a.name))
+	rows, err := read.QueryContext(ctx, `select folder, name, size, mtime_ns, ctime_ns, nlink, job from assets
+		where drive = ? and ino = ? and born_ns = ? and (folder, name) < (?, ?)`, a.id.drive, int64(a.id.number), a.id.birth, []byte(a.folder), []byte(a.name))
 	if err != nil {
 		return false, err
 	}
-	defer others.Close()
-	for others.Next() {
-		var folder, name text
-		if err := others.Scan(&folder, &name); err != nil {
+	defer rows.Close()
+	var others []row
+	for rows.Next() {
+		r := row{ino: int64(a.id.number), born: a.id.birth}
+		if err := rows.Scan((*text)(&r.folder), (*text)(&r.name), &r.size, &r.mtime, &r.ctime, &r.nlinks, &r.job); err != nil {
 			return false, err
 		}
-		if f.fitsName(string(folder), string(name)) {
-			return false, nil
+		if f.fitsName(r.folder, r.name) {
+			others = append(others, r)
 		}
 	}
-	return true, others.Err()
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil || len(others) == 0 {
+		return true, err
+	}
+	here, err := f.store.catalog.compare(ctx, a.id.drive, others) // one may have gone since
+	return !slices.ContainsFunc(here, func(r *row) bool { return r != nil }), err
 }
 
 func (f *finding) fitsName(folder, name string) bool {

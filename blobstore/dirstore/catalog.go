@@ -176,18 +176,13 @@ func (c *catalog) openAt(ctx context.Context, path string) (err error) {
 	}
 	c.write.SetMaxOpenConns(1)
 	c.read.SetMaxOpenConns(4)
-	var version int // asked first without a lock, so that nobody who only searches waits for who writes
-	if err := c.read.QueryRowContext(ctx, "pragma user_version").Scan(&version); err != nil {
-		return errors.Join(err, c.letGo())
-	}
-	switch version {
-	case catalogVersion:
-		return nil
-	case 1:
-		_, err = c.write.ExecContext(ctx, "begin immediate;"+catalogSchema+fmt.Sprintf("pragma user_version = %d; commit", catalogVersion))
-	default:
-		err = prepareDatabase(ctx, c.write, catalogSchema, catalogVersion)
-	}
+	err = whileBusy(ctx, func() error {
+		var version int // asked first without a lock, so that nobody who only searches waits for who writes
+		if err := c.read.QueryRowContext(ctx, "pragma user_version").Scan(&version); err != nil || version == catalogVersion {
+			return err
+		}
+		return prepareDatabase(ctx, c.write, catalogSchema, catalogVersion, 1)
+	})
 	if err != nil {
 		return errors.Join(err, c.letGo())
 	}

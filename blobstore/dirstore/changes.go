@@ -168,31 +168,33 @@ func (c *changes) close(ctx context.Context) {
 }
 
 func (c *changes) takeIn(ctx context.Context) {
-	if err := c.drive.store.catalog.follow(ctx, c.drive.name); err != nil && ctx.Err() == nil {
+	if _, err := c.drive.store.catalog.follow(ctx, c.drive.name); err != nil && ctx.Err() == nil {
 		c.drive.store.log.Debug("what was changed in place stays to be taken in by a search", "drive", c.drive.name, "error", err)
 	}
 }
 
-// follow takes into the catalogue what drives have said of their changes.
-func (c *catalog) follow(ctx context.Context, drive string) error {
+// follow takes into the catalogue what drives have said of their changes. It says whether it may not read something of that: then all is to be looked at.
+func (c *catalog) follow(ctx context.Context, drive string) (blind bool, err error) {
 	folder, err := openBelow(c.store.root.fd, ownFolder, changesFolder, drive)
-	if errors.Is(err, unix.ENOENT) {
-		return nil // nothing was changed
-	}
-	if isDenied(err) { // nor can the catalogue be used, so everything is looked at
-		return nil
+	if errors.Is(err, unix.ENOENT) || isDenied(err) {
+		return isDenied(err), nil // ENOENT: nothing was changed
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer unix.Close(folder)
 	names, err := namesIn(folder)
 	if err != nil || len(names) == 0 {
-		return err
+		return false, err
 	}
-	return c.use(ctx, func(write, read *sql.DB) error {
+	return blind, c.use(ctx, func(write, read *sql.DB) error {
 		for _, name := range names {
-			if err := followFile(ctx, write, read, drive, folder, name); err != nil {
+			err := followFile(ctx, write, read, drive, folder, name)
+			if errors.Is(err, errBlind) {
+				blind = true
+				continue
+			}
+			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 		}
@@ -200,16 +202,21 @@ func (c *catalog) follow(ctx context.Context, drive string) error {
 	})
 }
 
+// errBlind is of a file of records that this user may not read.
+var errBlind = errors.New("it may not be read")
+
 // followFile takes in one file of records.
 func followFile(ctx context.Context, write, read *sql.DB, drive string, folder int, name string) error {
 	fd, err := openat(folder, name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if isDenied(err) {
 		fd, err = openat(folder, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	}
-	if errors.Is(err, unix.ENOENT) {
+	switch {
+	case errors.Is(err, unix.ENOENT):
 		return nil // another search has taken it in
-	}
-	if err != nil {
+	case isDenied(err):
+		return errBlind
+	case err != nil:
 		return err
 	}
 	defer unix.Close(fd)

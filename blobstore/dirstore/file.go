@@ -235,6 +235,9 @@ func (f *file) Flush(ctx context.Context) (err error) {
 		return err
 	}
 	fd.release()
+	if f.changes() {
+		f.written() // by the kernel itself, maybe
+	}
 	f.drive.settleQuota(ctx)
 	return nil
 }
@@ -300,7 +303,7 @@ func (f *file) Close() (err error) {
 		d.buried(f.d)
 	}
 	if f.changes() {
-		f.written() // the kernel may have written by itself
+		f.written()
 		d.describer.changed(n)
 	}
 	err = f.d.close()

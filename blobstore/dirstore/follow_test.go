@@ -322,6 +322,14 @@ func TestAFileIsFoundOnceByWhicheverNameItHas(t *testing.T) {
 	b.ok(os.Remove(at("a/zero")))
 	b.ok(os.Remove(at("m/one")))
 	b.finds(blobstore.AssetQuery{}, "z/two")
+
+	// It loses its first name between two pages.
+	b.ok(os.Link(at("z/two"), at("m/one")))
+	b.put("a/before", "content")
+	page, err := b.store.FindAssets(b.ctx, session("alice"), blobstore.AssetQuery{Limit: 1})
+	b.ok(err)
+	b.ok(os.Remove(at("m/one")))
+	b.finds(blobstore.AssetQuery{After: page.Next}, "z/two")
 }
 
 func TestFilesInAFolderThatCouldNotBeEnteredAreFoundAgain(t *testing.T) {
@@ -443,4 +451,19 @@ func TestAChangeInPlaceIsFoundInACatalogueThatWasMadeAnewMeanwhile(t *testing.T)
 			t.Errorf("found %d files", n)
 		}
 	}
+}
+
+func TestSeveralProgramsMakeOneCatalogue(t *testing.T) {
+	b := newBench(t)
+	b.put("file", "content")
+	var searches sync.WaitGroup
+	for range 8 {
+		store := b.other(func(*dirstore.Store) {})
+		searches.Go(func() {
+			if page, err := store.FindAssets(b.ctx, session("alice"), blobstore.AssetQuery{}); err != nil || len(page.Assets) != 1 {
+				t.Errorf("found %v, %v", page.Assets, err)
+			}
+		})
+	}
+	searches.Wait()
 }

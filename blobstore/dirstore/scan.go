@@ -101,11 +101,12 @@ const scanBatch = 10000
 
 // scan looks at a folder of a drive, and at those in it unless shallow. It returns what the drive's own folder is; ErrNotExist if there is no such drive.
 func (c *catalog) scan(ctx context.Context, drive, folder string, shallow bool) (top unix.Statx_t, err error) {
-	if err := c.follow(ctx, drive); err != nil {
+	blind, err := c.follow(ctx, drive)
+	if err != nil {
 		return top, err
 	}
 	err = c.use(ctx, func(write, read *sql.DB) error {
-		s := &scan{ctx: ctx, catalog: c, drive: drive, write: write, read: read, all: c.isAside()}
+		s := &scan{ctx: ctx, catalog: c, drive: drive, write: write, read: read, all: blind || c.isAside()}
 		err := s.run(folder, shallow)
 		top = s.top
 		return err
@@ -169,7 +170,7 @@ func (s *scan) walk(fd int, folder string, shallow bool) error {
 	if err := s.load(folder); err != nil {
 		return err
 	}
-	s.takeTurns()
+	s.takeTurns(folder, shallow)
 	place, err := descendTo(fd, folder)
 	switch {
 	case err == nil:
@@ -255,10 +256,10 @@ func (s *scan) load(folder string) error {
 
 // takeTurns chooses the folders that are read whatever their times are, of those that have files: the ones that were read longest ago, as far as terms.turn goes. So
 // of a small drive all files are looked at by each search, and of a large one by many.
-func (s *scan) takeTurns() {
+func (s *scan) takeTurns(folder string, shallow bool) {
 	var all []*folderRow
 	for _, f := range s.folders {
-		if f.files > 0 {
+		if f.files > 0 && (!shallow || f.path == folder) {
 			all = append(all, f)
 		}
 	}
@@ -535,13 +536,26 @@ func (s *scan) storeFolders(tx *sql.Tx, r *reading) error {
 			if err := s.forgetFolder(tx, path, false); err != nil {
 				return err
 			}
+			delete(s.folders, path)
 		}
 	}
 	return nil
 }
 
-// forgetFolder takes away what is known of a folder, and unless keep, that there is one.
+// forgetFolder takes away what is known of a folder, and unless keep, that there is one; but not what another program has found there meanwhile.
 func (s *scan) forgetFolder(tx *sql.Tx, path string, keep bool) error {
+	known := s.folders[path]
+	if known == nil {
+		return nil
+	}
+	result, err := tx.ExecContext(s.ctx, "update folders set files = 0, revision = 0 where drive = ? and path = ? and revision = ?", s.drive, []byte(path), known.revision)
+	if err != nil {
+		return err
+	}
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		s.again = true
+		return err
+	}
 	rows, err := tx.QueryContext(s.ctx, "delete from assets where drive = ? and folder = ? returning ino, born_ns", s.drive, []byte(path))
 	if err != nil {
 		return err
@@ -557,11 +571,10 @@ func (s *scan) forgetFolder(tx *sql.Tx, path string, keep bool) error {
 	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 		return err
 	}
-	forget := "delete from folders where drive = ? and path = ?"
 	if keep {
-		forget = "update folders set files = 0, revision = 0 where drive = ? and path = ?"
+		return nil
 	}
-	_, err = tx.ExecContext(s.ctx, forget, s.drive, []byte(path))
+	_, err = tx.ExecContext(s.ctx, "delete from folders where drive = ? and path = ?", s.drive, []byte(path))
 	return err
 }
 
