@@ -153,7 +153,7 @@ func (c *catalog) open(ctx context.Context) (write, read *sql.DB, err error) {
 	return c.write, c.read, err
 }
 
-// isAside says whether the catalogue is this process's own. Then others may have taken in what drives say of their changes.
+// isAside says whether the catalogue is this process's own. What drives say of their changes is taken into that of the store alone.
 func (c *catalog) isAside() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

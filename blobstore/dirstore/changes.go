@@ -173,7 +173,7 @@ func (c *changes) takeIn(ctx context.Context) {
 	}
 }
 
-// follow takes into the catalogue what drives have said of their changes. It says whether it may not read something of that: then all is to be looked at.
+// follow takes into the catalogue what drives have said of their changes. It says whether it can't: then all is to be looked at.
 func (c *catalog) follow(ctx context.Context, drive string) (blind bool, err error) {
 	folder, err := openBelow(c.store.root.fd, ownFolder, changesFolder, drive)
 	if errors.Is(err, unix.ENOENT) || isDenied(err) {
@@ -187,7 +187,11 @@ func (c *catalog) follow(ctx context.Context, drive string) (blind bool, err err
 	if err != nil || len(names) == 0 {
 		return false, err
 	}
-	return blind, c.use(ctx, func(write, read *sql.DB) error {
+	err = c.use(ctx, func(write, read *sql.DB) error {
+		if c.isAside() { // what is taken in here others would not hear of
+			blind = true
+			return nil
+		}
 		for _, name := range names {
 			err := followFile(ctx, write, read, drive, folder, name)
 			if errors.Is(err, errBlind) {
@@ -200,6 +204,7 @@ func (c *catalog) follow(ctx context.Context, drive string) (blind bool, err err
 		}
 		return nil
 	})
+	return blind, err
 }
 
 // errBlind is of a file of records that this user may not read.

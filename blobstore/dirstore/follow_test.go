@@ -467,3 +467,28 @@ func TestSeveralProgramsMakeOneCatalogue(t *testing.T) {
 	}
 	searches.Wait()
 }
+
+func TestACatalogueOfOnesOwnTakesNoChangesFromTheStores(t *testing.T) {
+	b := newBench(t, trusting)
+	b.put("file", "content")
+	b.finds(blobstore.AssetQuery{}, "file")
+	path := filepath.Join(b.root, ".mediafs", "assets.sqlite")
+	dirstore.SetIndexVersion(t, path, 99)
+	other := b.other(trusting)
+	drive, err := other.Open(b.ctx, session("alice"))
+	b.ok(err)
+	file, err := drive.Lookup(b.ctx, root, "file")
+	b.ok(err)
+	f, err := drive.Open(b.ctx, file.Ino, readWrite)
+	b.ok(err)
+	_, err = f.WriteAt(b.ctx, []byte("much more content"), 0)
+	b.ok(err)
+	b.ok(f.Close())
+	b.ok(drive.Close(b.ctx))
+	large := blobstore.AssetQuery{MinSize: 10}
+	for _, store := range []*dirstore.Store{other, b.store} {
+		if n := len(b.find(store, large)); n != 1 {
+			t.Errorf("found %d files", n)
+		}
+	}
+}
