@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -786,23 +787,45 @@ func (s *Store) lookAtTypes(ctx context.Context, drive string, query blobstore.A
 		if err != nil || len(batch) == 0 {
 			return err
 		}
-		var all []found
-		for i := range batch {
-			a := &batch[i]
-			if s.catalog.isWaiting(a.id) {
-				continue
-			}
-			facts, err := s.describeAt(ctx, a, false)
-			if err != nil {
-				return err
-			}
-			if facts != nil {
-				all = append(all, found{a.id, a.Size, a.mtimeNs, *facts})
-			}
+		all, err := s.beginnings(ctx, batch)
+		if err != nil {
+			return err
 		}
 		if err := s.catalog.put(ctx, all); err != nil {
 			return err
 		}
 		f.after, f.begun = batch[len(batch)-1].position(), true
 	}
+}
+
+// readers is how many files are read at once to find out their types: a disk has something to do while another answers.
+const readers = 4
+
+// beginnings describes files by how they begin.
+func (s *Store) beginnings(ctx context.Context, batch []listed) (all []found, err error) {
+	var reading sync.WaitGroup
+	var mu sync.Mutex // guards what is returned
+	for first := range readers {
+		reading.Go(func() {
+			for i := first; i < len(batch); i += readers {
+				a := &batch[i]
+				if s.catalog.isWaiting(a.id) {
+					continue
+				}
+				facts, failed := s.describeAt(ctx, a, false)
+				mu.Lock()
+				if failed != nil {
+					err = failed
+				} else if facts != nil {
+					all = append(all, found{a.id, a.Size, a.mtimeNs, *facts})
+				}
+				mu.Unlock()
+				if failed != nil {
+					return
+				}
+			}
+		})
+	}
+	reading.Wait()
+	return all, err
 }
