@@ -3,8 +3,11 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // assetLine is a line of `mediafs find --json`, as far as it is tested.
@@ -88,4 +91,40 @@ func TestFilesOnADriveAreAssets(t *testing.T) {
 			t.Errorf("an admin finds %+v", found)
 		}
 	})
+}
+
+// TestASearchThatIsKilledLeavesNothingToMiss kills searches while they look at files for the first time, and others search meanwhile.
+func TestASearchThatIsKilledLeavesNothingToMiss(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, folder, person{})
+	alice, bob := s.addUser(t, "alice"), s.addUser(t, "bob")
+	hers := s.mount(t, alice)
+	const folders, files = 20, 150
+	for i := range folders {
+		check(t, os.MkdirAll(filepath.Join(s.root, "alice", fmt.Sprint(i)), 0o755))
+		for j := range files {
+			check(t, os.WriteFile(filepath.Join(s.root, "alice", fmt.Sprint(i), fmt.Sprint(j)), []byte("a"), 0o644))
+		}
+	}
+	killed := 0
+	search := []string{"find", "--store", s.address, "--token-file", alice.tokenFile, "--limit", "1"}
+	for after := 20 * time.Millisecond; s.killAt(t, after, search...); after += after / 4 {
+		killed++
+		number := fmt.Sprint(killed % files)
+		s.person.shell(t, hers.point, "echo more >0/"+number+"; mv 1/"+number+" 2/moved-"+number+"; rm 3/"+number).ok(t)
+	}
+	if killed == 0 {
+		t.Error("no search was killed")
+	}
+	for _, order := range [][]string{nil, {"--by-path"}} {
+		if n := len(s.find(t, alice, order...)); n != folders*files-killed {
+			t.Errorf("%v: found %d files of %d", order, n, folders*files-killed)
+		}
+		if n := len(s.find(t, alice, append(order, "--min-size", "2")...)); n != killed {
+			t.Errorf("%v: found %d of %d files that a mount has changed", order, n, killed)
+		}
+		if n := len(s.find(t, bob, order...)); n != 0 {
+			t.Errorf("bob finds %d files", n)
+		}
+	}
 }

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -126,6 +127,9 @@ const pageSize = 1000
 // described yet it finds out the types, if it is asked for some, or else describes those on the page, as far as describeBytes go.
 func (s *Store) FindAssets(ctx context.Context, session auth.Session, query blobstore.AssetQuery) (blobstore.AssetPage, error) {
 	page, err := s.findAssets(ctx, session, query)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx) // rather than what the database makes of it
+	}
 	if err != nil {
 		return blobstore.AssetPage{}, fmt.Errorf("dirstore: find assets: %w", sentinel(err))
 	}
@@ -157,7 +161,7 @@ func (s *Store) findAssets(ctx context.Context, session auth.Session, query blob
 	if err != nil {
 		return page, err
 	}
-	f := &finding{store: s, query: query, after: after, tops: make(map[string]unix.Statx_t)}
+	f := &finding{store: s, query: query, after: after, begun: query.After != "", tops: make(map[string]unix.Statx_t)}
 	for _, drive := range drives {
 		if query.Order == blobstore.ByPath && string(drive) < after.Drive {
 			continue
@@ -207,6 +211,7 @@ type finding struct {
 	store *Store
 	query blobstore.AssetQuery
 	after position
+	begun bool                    // after is where the page before, or what there is of this one, has ended
 	tops  map[string]unix.Statx_t // the folders of the drives that were looked at
 	page  blobstore.AssetPage
 	bytes int64 // read to describe what is on the page
@@ -229,7 +234,7 @@ func (f *finding) look(ctx context.Context, drive string) error {
 	if f.query.Types == nil {
 		return nil
 	}
-	return f.store.lookAtTypes(ctx, drive, f.query.Folder, f.query.Shallow)
+	return f.store.lookAtTypes(ctx, drive, f.query)
 }
 
 // topOf is what the folder of a drive is.
@@ -251,19 +256,58 @@ func unlessGone(err error) error {
 }
 
 // assetColumns are those of the table assets, a, and, where they are of the content as it is, of facts, f.
-const assetColumns = `a.drive, a.folder, a.name, a.ino, a.born_ns, a.size, a.mtime_ns, a.nlink, a.job, f.type, f.sha256, f.width, f.height, f.taken_ns
-	from assets a left join facts f on f.drive = a.drive and f.ino = a.ino and f.born_ns = a.born_ns and f.size = a.size and f.mtime_ns = a.mtime_ns`
+const assetColumns = `a.drive, a.folder, a.name, a.ino, a.born_ns, a.size, a.mtime_ns, a.ctime_ns, a.nlink, a.job, f.type, f.sha256, f.width, f.height, f.taken_ns
+	from assets a %s left join facts f on f.drive = a.drive and f.ino = a.ino and f.born_ns = a.born_ns and f.size = a.size and f.mtime_ns = a.mtime_ns`
 
-// take fills the page with what is known of drives, and says whether there is more than fits.
+// take fills the page with what is known of drives, and says whether there is more than fits. What is not there any more makes room for what follows.
 func (f *finding) take(ctx context.Context, drives []blobstore.DriveName) (more bool, err error) {
 	drives = slices.DeleteFunc(slices.Clone(drives), func(drive blobstore.DriveName) bool { _, ok := f.tops[string(drive)]; return !ok })
 	if len(drives) == 0 {
 		return false, nil
 	}
-	var assets []listed
+	var described []found
+	for more = true; more && len(f.page.Assets) < f.query.Limit; {
+		var assets []listed
+		if assets, more, err = f.read(ctx, drives); err != nil {
+			return false, err
+		}
+		if len(assets) > 0 {
+			f.after, f.begun = assets[len(assets)-1].position(), true
+		}
+		if assets, err = f.verify(ctx, assets); err != nil {
+			return false, err
+		}
+		if err := f.count(ctx, assets); err != nil {
+			return false, err
+		}
+		for i := range assets {
+			facts, err := f.complete(ctx, &assets[i])
+			if err != nil {
+				return false, err
+			}
+			if facts != nil {
+				described = append(described, *facts)
+			}
+			if !assets[i].other || f.fitsFacts(&assets[i]) {
+				f.page.Assets = append(f.page.Assets, assets[i].Asset)
+			}
+		}
+	}
+	if more {
+		f.page.Next = f.cursor(f.after)
+	}
+	return more, f.store.catalog.put(ctx, described)
+}
+
+// read is what is known of drives and fits in the rest of the page, and whether there is more.
+func (f *finding) read(ctx context.Context, drives []blobstore.DriveName) (assets []listed, more bool, err error) {
 	err = f.store.catalog.use(ctx, func(_, read *sql.DB) error {
 		assets, more = nil, false
-		text, args := f.sql(drives)
+		by, err := f.narrowest(ctx, read, drives)
+		if err != nil {
+			return err
+		}
+		text, args := f.sql(drives, by)
 		rows, err := read.QueryContext(ctx, text, args...)
 		if err != nil {
 			return err
@@ -286,28 +330,7 @@ func (f *finding) take(ctx context.Context, drives []blobstore.DriveName) (more 
 		}
 		return rows.Err()
 	})
-	if err != nil {
-		return false, err
-	}
-	if err := f.count(ctx, assets); err != nil {
-		return false, err
-	}
-	var described []found
-	for i := range assets {
-		facts, err := f.complete(ctx, &assets[i])
-		if err != nil {
-			return false, err
-		}
-		if facts != nil {
-			described = append(described, *facts)
-		}
-		f.page.Assets = append(f.page.Assets, assets[i].Asset)
-		f.after = assets[i].position()
-	}
-	if more {
-		f.page.Next = f.cursor(f.after)
-	}
-	return more, f.store.catalog.put(ctx, described)
+	return assets, more, err
 }
 
 func (f *finding) cursor(at position) string {
@@ -318,23 +341,140 @@ func (f *finding) cursor(at position) string {
 	return base64.RawURLEncoding.EncodeToString(text)
 }
 
-// sql is the query of what of the drives comes after the position, without what SQL can't say (fits).
-func (f *finding) sql(drives []blobstore.DriveName) (text string, args []any) {
+// verify looks at what is to be shown, and leaves out what is not there any more. What has changed since it was looked at is as it is now.
+func (f *finding) verify(ctx context.Context, assets []listed) (there []listed, err error) {
+	for len(assets) > 0 { // of one drive at once
+		drive, n := assets[0].id.drive, 1
+		for n < len(assets) && assets[n].id.drive == drive {
+			n++
+		}
+		rows := make([]row, n)
+		for i := range rows {
+			a := &assets[i]
+			rows[i] = row{
+				folder: a.folder, name: a.name, ino: int64(a.id.number), born: a.id.birth, size: a.Size, mtime: a.mtimeNs, ctime: a.ctimeNs, nlinks: a.links,
+				job: a.Job,
+			}
+		}
+		here, err := f.store.catalog.compare(ctx, drive, rows)
+		if err != nil {
+			return nil, err
+		}
+		for i, is := range here {
+			if is == nil {
+				continue
+			}
+			a := assets[i]
+			if a.Job != is.job {
+				a.Job, a.other = is.job, true
+			}
+			if a.Size != is.size || a.mtimeNs != is.mtime {
+				a.other = true
+				a.Size, a.mtimeNs, a.Changed, a.known, a.Described = is.size, is.mtime, time.Unix(0, is.mtime), false, false
+				a.Type, a.SHA256, a.Width, a.Height, a.Taken = "", nil, 0, 0, time.Time{}
+			}
+			there = append(there, a)
+		}
+		assets = assets[n:]
+	}
+	return there, nil
+}
+
+// fitsFacts says whether an asset still is what is asked for, after it was looked at.
+func (f *finding) fitsFacts(a *listed) bool {
+	q := &f.query
+	if q.Job != "" && a.Job != q.Job || a.Size < q.MinSize || q.MaxSize != 0 && a.Size > q.MaxSize {
+		return false
+	}
+	return q.Types == nil || slices.ContainsFunc(q.Types, func(t string) bool {
+		kind, all := strings.CutSuffix(t, "*")
+		return a.Type == t || all && strings.HasPrefix(a.Type, kind)
+	})
+}
+
+// candidates is how many rows are sorted at most rather than read in their order.
+const candidates = 5000
+
+// An access is an index by which assets are looked up, and the condition that it answers.
+type access struct {
+	index, condition string
+	args             []any
+}
+
+// narrowest is an index by which few assets are left, which then are sorted; that of no name if there is none: then they are read in their order, and reading ends with the page.
+func (f *finding) narrowest(ctx context.Context, read *sql.DB, drives []blobstore.DriveName) (best access, err error) {
+	q := &f.query
+	if len(drives) != 1 {
+		return best, nil
+	}
+	drive := string(drives[0])
+	born, times := "", []any(nil)
+	if !q.Since.IsZero() {
+		born, times = born+" and born_ns >= ?", append(times, q.Since.UnixNano())
+	}
+	if !q.Until.IsZero() {
+		born, times = born+" and born_ns < ?", append(times, q.Until.UnixNano())
+	}
+	var all []access
+	if len(q.Types) == 1 {
+		kind, isKind := strings.CutSuffix(q.Types[0], "*")
+		if !isKind {
+			all = append(all, access{"assets_by_type", "drive = ? and type = ?" + born, append([]any{drive, q.Types[0]}, times...)})
+		} else {
+			all = append(all, access{"assets_by_type", "drive = ? and type >= ? and type < ?" + born, append([]any{drive, kind, kind + "\xff"}, times...)})
+		}
+	}
+	if q.Job != "" {
+		all = append(all, access{"assets_by_job", "drive = ? and job = ? and job <> ''" + born, append([]any{drive, q.Job}, times...)})
+	}
+	if born != "" {
+		all = append(all, access{"assets_by_birth", "drive = ?" + born, append([]any{drive}, times...)})
+	}
+	least := candidates + 1
+	for _, a := range all {
+		var n int
+		err := read.QueryRowContext(ctx, fmt.Sprintf("select count(*) from (select 1 from assets indexed by %s where %s limit %d)", a.index, a.condition, least), a.args...).Scan(&n)
+		if err != nil {
+			return best, err
+		}
+		if n < least {
+			best, least = a, n
+		}
+	}
+	if best.index == "" && q.Order == blobstore.ByCreation {
+		best.index = "assets_by_birth"
+		switch {
+		case q.Job != "":
+			best.index = "assets_by_job"
+		case len(q.Types) == 1 && !strings.HasSuffix(q.Types[0], "*"):
+			best.index = "assets_by_type"
+		}
+	}
+	return best, nil
+}
+
+// sql is the query of what of the drives comes after the position, without what SQL can't say (fits), by an index if one is given.
+func (f *finding) sql(drives []blobstore.DriveName, by access) (text string, args []any) {
 	var b strings.Builder
 	and := func(condition string, values ...any) {
 		b.WriteString(" and " + condition)
 		args = append(args, values...)
 	}
 	q := &f.query
+	index := ""
+	if by.index != "" {
+		index = "indexed by " + by.index
+	}
+	columns := fmt.Sprintf(assetColumns, index)
 	if len(drives) == 1 {
-		b.WriteString("select " + assetColumns + " where a.drive = ?")
+		b.WriteString("select " + columns + " where a.drive = ?")
 		args = append(args, string(drives[0]))
 	} else {
 		names, err := json.Marshal(drives)
 		if err != nil {
 			panic(err) // they are strings
 		}
-		b.WriteString("select " + assetColumns + " where a.drive in (select value from json_each(?))")
+		b.WriteString("select " + columns + " where a.drive in (select value from json_each(?))")
 		args = append(args, string(names))
 	}
 	switch from, to := foldersIn(q.Folder); {
@@ -347,15 +487,15 @@ func (f *finding) sql(drives []blobstore.DriveName) (text string, args []any) {
 		conditions, values := []string{"false"}, []any(nil)
 		for _, t := range q.Types {
 			if kind, ok := strings.CutSuffix(t, "*"); ok {
-				conditions, values = append(conditions, "substr(f.type, 1, ?) = ?"), append(values, len(kind), kind)
+				conditions, values = append(conditions, "a.type >= ? and a.type < ?"), append(values, kind, kind+"\xff")
 			} else {
-				conditions, values = append(conditions, "f.type = ?"), append(values, t)
+				conditions, values = append(conditions, "a.type = ?"), append(values, t)
 			}
 		}
 		and("("+strings.Join(conditions, " or ")+")", values...)
 	}
 	if q.Job != "" {
-		and("a.job = ?", q.Job)
+		and("a.job = ? and a.job <> ''", q.Job)
 	}
 	if !q.Since.IsZero() {
 		and("a.born_ns >= ?", q.Since.UnixNano())
@@ -372,7 +512,7 @@ func (f *finding) sql(drives []blobstore.DriveName) (text string, args []any) {
 	after := f.after
 	switch {
 	case q.Order == blobstore.ByCreation:
-		if q.After != "" {
+		if f.begun {
 			and("(-a.born_ns, a.drive, a.folder, a.name) > (?, ?, ?, ?)", -after.Born, after.Drive, after.Folder, after.Name)
 			and("a.born_ns <= ?", after.Born)
 		}
@@ -392,8 +532,10 @@ type listed struct {
 	folder, name string
 	id           fileID
 	mtimeNs      int64
+	ctimeNs      int64
 	links        int64
 	known        bool // of its content more than nothing is known
+	other        bool // it is not as the catalogue has it
 }
 
 func (a *listed) position() position {
@@ -404,7 +546,7 @@ func scanAsset(rows *sql.Rows) (a listed, err error) {
 	var ino int64
 	var mime sql.NullString
 	var width, height, taken sql.NullInt64
-	err = rows.Scan(&a.id.drive, (*text)(&a.folder), (*text)(&a.name), &ino, &a.id.birth, &a.Size, &a.mtimeNs, &a.links, &a.Job,
+	err = rows.Scan(&a.id.drive, (*text)(&a.folder), (*text)(&a.name), &ino, &a.id.birth, &a.Size, &a.mtimeNs, &a.ctimeNs, &a.links, &a.Job,
 		&mime, &a.SHA256, &width, &height, &taken)
 	a.id.number = uint64(ino)
 	a.Drive, a.Path, a.ID = blobstore.DriveName(a.id.drive), join(a.folder, a.name), assetID(a.id)
@@ -435,22 +577,27 @@ func (f *finding) fits(ctx context.Context, read *sql.DB, a *listed) (bool, erro
 	if a.links < 2 {
 		return true, nil
 	}
-	others, err := read.QueryContext(ctx, "select folder, name from assets where drive = ? and ino = ? and born_ns = ? and (folder, name) < (?, ?)",
-		a.id.drive, int64(a.id.number), a.id.birth, []byte(a.folder), []byte(a.name))
+	rows, err := read.QueryContext(ctx, `select folder, name, size, mtime_ns, ctime_ns, nlink, job from assets
+		where drive = ? and ino = ? and born_ns = ? and (folder, name) < (?, ?)`, a.id.drive, int64(a.id.number), a.id.birth, []byte(a.folder), []byte(a.name))
 	if err != nil {
 		return false, err
 	}
-	defer others.Close()
-	for others.Next() {
-		var folder, name text
-		if err := others.Scan(&folder, &name); err != nil {
+	defer rows.Close()
+	var others []row
+	for rows.Next() {
+		r := row{ino: int64(a.id.number), born: a.id.birth}
+		if err := rows.Scan((*text)(&r.folder), (*text)(&r.name), &r.size, &r.mtime, &r.ctime, &r.nlinks, &r.job); err != nil {
 			return false, err
 		}
-		if f.fitsName(string(folder), string(name)) {
-			return false, nil
+		if f.fitsName(r.folder, r.name) {
+			others = append(others, r)
 		}
 	}
-	return true, others.Err()
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil || len(others) == 0 {
+		return true, err
+	}
+	here, err := f.store.catalog.compare(ctx, a.id.drive, others) // one may have gone since
+	return !slices.ContainsFunc(here, func(r *row) bool { return r != nil }), err
 }
 
 func (f *finding) fitsName(folder, name string) bool {
@@ -614,15 +761,16 @@ func (c content) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// lookAtTypes finds out the types of the files in a folder of a drive that nothing is known of, in batches.
-func (s *Store) lookAtTypes(ctx context.Context, drive, folder string, shallow bool) error {
-	f := &finding{store: s, query: blobstore.AssetQuery{Folder: folder, Shallow: shallow}, tops: map[string]unix.Statx_t{drive: {}}}
+// lookAtTypes finds out the types of the files of a drive that nothing is known of and that fit the rest of a query, in batches.
+func (s *Store) lookAtTypes(ctx context.Context, drive string, query blobstore.AssetQuery) error {
+	query.Types, query.Order = nil, blobstore.ByCreation // which is the order of the index
+	f := &finding{store: s, query: query, tops: map[string]unix.Statx_t{drive: {}}}
 	for {
 		var batch []listed
 		err := s.catalog.use(ctx, func(_, read *sql.DB) error {
 			batch = nil
-			text, args := f.sql([]blobstore.DriveName{blobstore.DriveName(drive)})
-			rows, err := read.QueryContext(ctx, strings.Replace(text, " order by", " and f.type is null order by", 1)+" limit 1000", args...)
+			text, args := f.sql([]blobstore.DriveName{blobstore.DriveName(drive)}, access{index: "assets_by_type"})
+			rows, err := read.QueryContext(ctx, strings.Replace(text, " order by", " and a.type is null order by", 1)+" limit 1000", args...)
 			if err != nil {
 				return err
 			}
@@ -639,23 +787,45 @@ func (s *Store) lookAtTypes(ctx context.Context, drive, folder string, shallow b
 		if err != nil || len(batch) == 0 {
 			return err
 		}
-		var all []found
-		for i := range batch {
-			a := &batch[i]
-			if s.catalog.isWaiting(a.id) {
-				continue
-			}
-			facts, err := s.describeAt(ctx, a, false)
-			if err != nil {
-				return err
-			}
-			if facts != nil {
-				all = append(all, found{a.id, a.Size, a.mtimeNs, *facts})
-			}
+		all, err := s.beginnings(ctx, batch)
+		if err != nil {
+			return err
 		}
 		if err := s.catalog.put(ctx, all); err != nil {
 			return err
 		}
-		f.after = batch[len(batch)-1].position()
+		f.after, f.begun = batch[len(batch)-1].position(), true
 	}
+}
+
+// readers is how many files are read at once to find out their types: a disk has something to do while another answers.
+const readers = 4
+
+// beginnings describes files by how they begin.
+func (s *Store) beginnings(ctx context.Context, batch []listed) (all []found, err error) {
+	var reading sync.WaitGroup
+	var mu sync.Mutex // guards what is returned
+	for first := range readers {
+		reading.Go(func() {
+			for i := first; i < len(batch); i += readers {
+				a := &batch[i]
+				if s.catalog.isWaiting(a.id) {
+					continue
+				}
+				facts, failed := s.describeAt(ctx, a, false)
+				mu.Lock()
+				if failed != nil {
+					err = failed
+				} else if facts != nil {
+					all = append(all, found{a.id, a.Size, a.mtimeNs, *facts})
+				}
+				mu.Unlock()
+				if failed != nil {
+					return
+				}
+			}
+		})
+	}
+	reading.Wait()
+	return all, err
 }

@@ -94,6 +94,9 @@ func (d *Drive) SetAttr(ctx context.Context, ino blobstore.Ino, change blobstore
 	if err := statx(fd.fd, "", &st); err != nil {
 		return attr, err
 	}
+	if change.Set.Has(blobstore.SetSize) || change.Set.Has(blobstore.SetMtime) {
+		d.inPlace.noteUnlessNew(n.id)
+	}
 	return d.attr(&st), nil
 }
 

@@ -24,22 +24,38 @@ import (
 // It is a file of its own beside indexFile: whoever looks at a large drive writes for seconds, and nobody who counts should wait for that.
 const catalogFile = "assets.sqlite"
 
-// catalogVersion is the version of the schema (user_version). A catalogue of another version is left to the programs of that version.
-const catalogVersion = 1
+// catalogVersion is the version of the schema (user_version). One of version 1 keeps what it knows of content alone; one of a later version is left to the
+// programs of that version.
+const catalogVersion = 2
 
 // catalogCache is how much memory each of its connections has for pages, in KiB.
 const catalogCache = 2048
 
 const catalogSchema = `
+	drop table if exists assets;
 	create table assets ( -- a name of a file
 		drive text not null, folder blob not null, name blob not null, -- folder: from the drive's root, '' for that itself
 		ino integer not null, born_ns integer not null, size integer not null, mtime_ns integer not null, ctime_ns integer not null,
-		nlink integer not null, job text not null,
+		nlink integer not null, job text not null, type text, -- type: what facts say of this content; null: nothing
 		primary key (drive, folder, name)
-	) without rowid;
+	);
 	create index assets_by_node on assets (drive, ino, born_ns);
 	create index assets_by_birth on assets (drive, born_ns);
-	create table facts ( -- what the content of a file said when it had this size and mtime
+	create index assets_by_type on assets (drive, type, born_ns);
+	create index assets_by_job on assets (drive, job, born_ns) where job <> '';
+	create table folders ( -- a folder as it was before it was read last
+		drive text not null, path blob not null, ino integer not null, born_ns integer not null, mtime_ns integer not null, ctime_ns integer not null,
+		looked_ns integer not null, due_ns integer not null, -- when it was read, and when it is to be read again whatever its times are; 0: at once
+		files integer not null, revision integer not null, -- revision: another after each time; 0: nothing is known of what is in it
+		primary key (drive, path)
+	) without rowid;
+	create table changed ( -- a file that was changed in place, and until when it is looked at by each search
+		drive text not null, ino integer not null, born_ns integer not null, until_ns integer not null, primary key (drive, ino, born_ns)
+	) without rowid;
+	create table followed ( -- how far a file of changesFolder was taken in
+		drive text not null, name text not null, length integer not null, primary key (drive, name)
+	) without rowid;
+	create table if not exists facts ( -- what the content of a file said when it had this size and mtime
 		drive text not null, ino integer not null, born_ns integer not null, size integer not null, mtime_ns integer not null,
 		type text not null, sha256 blob, width integer not null, height integer not null, taken_ns integer, -- sha256: null until all was read
 		primary key (drive, ino, born_ns)
@@ -49,11 +65,14 @@ const catalogSchema = `
 type catalog struct {
 	store *Store
 	path  string
+	terms terms
 
 	mu      sync.Mutex // guards the rest
 	closed  bool
-	aside   string  // the folder of a catalogue of this process's own; "": it is the store's
-	write   *sql.DB // nil: not open
+	aside   string      // the folder of a catalogue of this process's own; "": it is the store's
+	file    os.FileInfo // the store's, as it was opened
+	old     []*sql.DB   // of a file that somebody has taken away meanwhile
+	write   *sql.DB     // nil: not open
 	read    *sql.DB
 	waiting map[fileID]int // files that are to be described again, whatever is known of them
 }
@@ -65,7 +84,7 @@ type fileID struct {
 }
 
 func newCatalog(s *Store, root string) *catalog {
-	return &catalog{store: s, path: filepath.Join(root, ownFolder, catalogFile), waiting: make(map[fileID]int)}
+	return &catalog{store: s, path: filepath.Join(root, ownFolder, catalogFile), waiting: make(map[fileID]int), terms: usualTerms}
 }
 
 func (c *catalog) close() error {
@@ -78,7 +97,7 @@ func (c *catalog) close() error {
 // letGo closes the databases. With mu.
 func (c *catalog) letGo() error {
 	var err error
-	for _, db := range []*sql.DB{c.read, c.write} {
+	for _, db := range append(c.old, c.read, c.write) {
 		if db != nil {
 			err = errors.Join(err, db.Close())
 		}
@@ -86,7 +105,7 @@ func (c *catalog) letGo() error {
 	if c.aside != "" {
 		err = errors.Join(err, os.RemoveAll(c.aside))
 	}
-	c.write, c.read, c.aside = nil, nil, ""
+	c.write, c.read, c.aside, c.old = nil, nil, "", nil
 	return err
 }
 
@@ -114,6 +133,12 @@ func (c *catalog) open(ctx context.Context) (write, read *sql.DB, err error) {
 	if c.closed {
 		return nil, nil, fmt.Errorf("the store is closed: %w", blobstore.ErrUnavailable)
 	}
+	if c.write != nil && c.aside == "" {
+		if is, err := os.Lstat(c.path); err != nil || !os.SameFile(is, c.file) { // what others find out goes to the new one
+			c.old = append(c.old, c.read, c.write)
+			c.write, c.read = nil, nil
+		}
+	}
 	if c.write != nil {
 		return c.write, c.read, nil
 	}
@@ -128,9 +153,19 @@ func (c *catalog) open(ctx context.Context) (write, read *sql.DB, err error) {
 	return c.write, c.read, err
 }
 
+// isAside says whether the catalogue is this process's own. What drives say of their changes is taken into that of the store alone.
+func (c *catalog) isAside() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.aside != ""
+}
+
 // openAt opens a catalogue, and makes it the first time. With mu.
 func (c *catalog) openAt(ctx context.Context, path string) (err error) {
 	if err := makeDatabase(path); err != nil {
+		return err
+	}
+	if c.file, err = os.Lstat(path); err != nil {
 		return err
 	}
 	if c.write, err = connect(path, lockAtOnce, catalogCache); err != nil {
@@ -141,7 +176,14 @@ func (c *catalog) openAt(ctx context.Context, path string) (err error) {
 	}
 	c.write.SetMaxOpenConns(1)
 	c.read.SetMaxOpenConns(4)
-	if err := prepareDatabase(ctx, c.write, catalogSchema, catalogVersion); err != nil {
+	err = whileBusy(ctx, func() error {
+		var version int // asked first without a lock, so that nobody who only searches waits for who writes
+		if err := c.read.QueryRowContext(ctx, "pragma user_version").Scan(&version); err != nil || version == catalogVersion {
+			return err
+		}
+		return prepareDatabase(ctx, c.write, catalogSchema, catalogVersion, 1)
+	})
+	if err != nil {
 		return errors.Join(err, c.letGo())
 	}
 	return nil
@@ -201,6 +243,11 @@ func (c *catalog) put(ctx context.Context, all []found) error {
 			return err
 		}
 		defer put.Close()
+		typed, err := tx.PrepareContext(ctx, "update assets set type = ? where drive = ? and ino = ? and born_ns = ? and size = ? and mtime_ns = ?")
+		if err != nil {
+			return err
+		}
+		defer typed.Close()
 		for _, f := range all {
 			var taken, sum any
 			if !f.Taken.IsZero() {
@@ -210,6 +257,9 @@ func (c *catalog) put(ctx context.Context, all []found) error {
 				sum = f.SHA256
 			}
 			_, err := put.ExecContext(ctx, f.id.drive, int64(f.id.number), f.id.birth, f.size, f.mtimeNs, f.Type, sum, f.Width, f.Height, taken)
+			if err == nil {
+				_, err = typed.ExecContext(ctx, f.Type, f.id.drive, int64(f.id.number), f.id.birth, f.size, f.mtimeNs)
+			}
 			if err != nil {
 				return err
 			}

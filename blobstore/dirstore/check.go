@@ -128,7 +128,7 @@ func (c *checker) Repair(ctx context.Context, drives []blobstore.DriveName) erro
 
 // eachPrivate calls do for what of the store's own others than its owner may use.
 func eachPrivate(own int, do func(name string, mode uint32) error) error {
-	for _, name := range []string{".", "accounts.json", auditFolder, indexFile, catalogFile, quotaFile} {
+	for _, name := range []string{".", "accounts.json", auditFolder, changesFolder, indexFile, catalogFile, quotaFile} {
 		var st unix.Statx_t
 		err := statx(own, name, &st)
 		if errors.Is(err, unix.ENOENT) {

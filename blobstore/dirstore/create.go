@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -42,6 +43,7 @@ func (d *Drive) Create(ctx context.Context, parent blobstore.Ino, name string, n
 		if flags.Has(blobstore.OpenNoAtime) {
 			access |= unix.O_NOATIME // which whoever makes a file may ask for
 		}
+		began := time.Now()
 		fd, err := d.making(ctx, folder, name, func() (*descriptor, error) { return d.makeFile(folder, name, access, node, &st) })
 		created = err == nil
 		if errors.Is(err, unix.EEXIST) && !flags.Has(blobstore.OpenExclusive) {
@@ -55,6 +57,10 @@ func (d *Drive) Create(ctx context.Context, parent blobstore.Ino, name string, n
 		}
 		f := &file{drive: d, d: fd, flags: flags}
 		d.enter(place{p, name}, &st, f)
+		f.noting.at(began) // a file that was just made is looked at by itself
+		if !created && f.changes() {
+			d.inPlace.note(f.node.id)
+		}
 		return d.shown(ctx, f), d.attr(&st), created, nil
 	}
 	return nil, attr, false, blobstore.ErrBusy

@@ -30,6 +30,7 @@ type Drive struct {
 	session   atomic.Pointer[auth.Session]
 	scribe    *scribe
 	describer *describer
+	inPlace   changes
 	quota     allowance
 
 	changed atomic.Bool // something was, or may have been, written through this drive
@@ -69,6 +70,7 @@ func newDrive(s *Store, name string, id blobstore.DriveID, top *descriptor, st *
 		d.uid, d.gid = uint32(uid), uint32(os.Getegid())
 	}
 	d.describer = newDescriber(d)
+	d.inPlace = changes{drive: d, fd: -1}
 	d.root = newNode(identityOf(st), true)
 	d.root.places.insert(place{nil, name})
 	d.root.refs = 1 // the drive's
@@ -164,6 +166,7 @@ func (d *Drive) Close(ctx context.Context) (err error) {
 	for _, f := range files {
 		err = errors.Join(err, f.Close())
 	}
+	d.inPlace.close(ctx)
 	d.settleQuota(ctx)
 	for _, n := range nodes {
 		if fd := d.store.folders.remove(n, true); fd != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,6 +19,7 @@ type file struct {
 	d      *descriptor
 	flags  blobstore.OpenFlags
 	closed atomic.Bool
+	noting noting
 	next   *file // of those open on the node; guarded by Drive.mu
 }
 
@@ -57,11 +59,21 @@ func (d *Drive) Open(ctx context.Context, ino blobstore.Ino, flags blobstore.Ope
 		return nil, err
 	}
 	f := &file{drive: d, node: n, d: fd, flags: flags}
+	if f.changes() {
+		now := time.Now()
+		d.inPlace.note(n.id)
+		f.noting.at(now)
+	}
 	d.mu.Lock()
 	n.refs++
 	n.opened(f)
 	d.mu.Unlock()
 	return d.shown(ctx, f), nil
+}
+
+// changes says whether a file was opened to be changed.
+func (f *file) changes() bool {
+	return f.flags.Has(blobstore.OpenWrite) || f.flags.Has(blobstore.OpenTruncate)
 }
 
 // openThere opens an entry that Create has found to be there.
@@ -187,6 +199,7 @@ func (f *file) WriteAt(ctx context.Context, p []byte, off int64) (n int, err err
 		}
 		return nil
 	})
+	f.written()
 	return n, err
 }
 
@@ -222,6 +235,9 @@ func (f *file) Flush(ctx context.Context) (err error) {
 		return err
 	}
 	fd.release()
+	if f.changes() {
+		f.written() // by the kernel itself, maybe
+	}
 	f.drive.settleQuota(ctx)
 	return nil
 }
@@ -248,6 +264,7 @@ func (f *file) Allocate(ctx context.Context, mode blobstore.AllocateMode, off, n
 	}
 	defer fd.release()
 	allocate := func() error { return retry(func() error { return unix.Fallocate(fd.fd, flags, off, n) }) }
+	defer f.written()
 	return f.allocating(ctx, fd, mode, off, n, allocate)
 }
 
@@ -285,7 +302,8 @@ func (f *file) Close() (err error) {
 	if last {
 		d.buried(f.d)
 	}
-	if f.flags.Has(blobstore.OpenWrite) || f.flags.Has(blobstore.OpenTruncate) {
+	if f.changes() {
+		f.written()
 		d.describer.changed(n)
 	}
 	err = f.d.close()
@@ -339,6 +357,7 @@ func (d *Drive) CopyRange(ctx context.Context, src blobstore.File, srcOff int64,
 		}
 		return nil //nolint:nilerr // see above
 	})
+	to.written()
 	return copied, err
 }
 

@@ -2,28 +2,69 @@ package dirstore
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
+	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"mediafs/blobstore"
 )
 
-// A scan brings what the catalogue knows of the folders of a drive up to what is there. Each file costs one system call, and those that have changed a few
-// more. What can't be looked at is passed over, as if it was not there.
+// A scan brings what the catalogue knows of the folders of a drive up to what is there. A folder whose times are those it had when it was read last has the
+// same names in it, so it costs a look at itself alone. One that has changed, or is due, is read, and all its files are looked at: so a file that took the name
+// and the number of another is found. What drives have changed in place they say (changes), and a few folders have their turn in any case. What
+// can't be looked at is passed over, as if it was not there.
+//
+// Several programs scan at once. What a program found in a folder is stored only if no other has stored anything of it since it asked what was known.
 type scan struct {
 	ctx         context.Context
+	catalog     *catalog
 	drive       string
 	top         unix.Statx_t // of the drive's folder
 	write, read *sql.DB
-	known       *sql.Stmt // the rows of a folder, by name
-	put, gone   []row     // to be stored
-	visited     map[string]bool
-	lost        bool // something that was known is not there any more
+	known       *sql.Stmt             // the rows of a folder, by name
+	folders     map[string]*folderRow // of the part of the drive that is looked at
+	below       map[string][]string   // the names of the folders in a folder
+	all         bool                  // all folders are read
+	small       bool                  // all folders have their turn
+	readings    []*reading            // to be stored
+	changes     int                   // in them
+	reads, seen int                   // how many folders were read, and files looked at
+	again       bool                  // another program has stored a folder meanwhile
+	lost        []identity            // that have lost a name, maybe the last
+}
+
+// terms say how long what was seen is gone by.
+type terms struct {
+	// quiet is how long ago something must have been changed to be believed unchanged as long as its times are the same: a change in the same tick of the
+	// file system's clock is not seen. The longest tick is that of FAT, 2 s.
+	quiet time.Duration
+	// old is how long ago a file must have been changed for its folder not to be due for it: it may be in the making.
+	old time.Duration
+	// whole is for how long a folder is not due.
+	whole time.Duration
+	// turn is how many files are looked at in the folders whose turn it is.
+	turn int
+}
+
+var usualTerms = terms{quiet: 2 * time.Second, old: 10 * time.Minute, whole: 24 * time.Hour, turn: 2000}
+
+// due is when the folder of a file that was changed at ctime and is looked at now is to be read again: once it was left alone for as long again. 0 is at once.
+func (t terms) due(ctime int64, now time.Time) int64 {
+	switch age := now.Sub(time.Unix(0, ctime)); {
+	case age < t.quiet: // or it comes from a clock that goes ahead
+		return 0
+	case age < t.old:
+		return now.Add(age).UnixNano()
+	}
+	return now.Add(t.whole).UnixNano()
 }
 
 // row is one of the table assets, without its drive.
@@ -33,22 +74,68 @@ type row struct {
 	job                                   string
 }
 
+func (r *row) identity() identity { return identity{uint64(r.ino), r.born} }
+
+// folderRow is one of the table folders.
+type folderRow struct {
+	path                                                  string
+	ino, born, mtime, ctime, looked, due, files, revision int64
+	visited, turn                                         bool
+}
+
+// isAs says whether a folder is the same, and has the same times.
+func (f *folderRow) isAs(is *folderRow) bool {
+	return f.ino == is.ino && f.born == is.born && f.mtime == is.mtime && f.ctime == is.ctime
+}
+
+// reading is what was found in a folder.
+type reading struct {
+	folder    *folderRow
+	now       folderRow
+	put, gone []row
+	folders   []string // that are in it
+}
+
 // scanBatch is how many changes are stored in one transaction.
-const scanBatch = 2000
+const scanBatch = 10000
 
 // scan looks at a folder of a drive, and at those in it unless shallow. It returns what the drive's own folder is; ErrNotExist if there is no such drive.
 func (c *catalog) scan(ctx context.Context, drive, folder string, shallow bool) (top unix.Statx_t, err error) {
+	blind, err := c.follow(ctx, drive)
+	if err != nil {
+		return top, err
+	}
 	err = c.use(ctx, func(write, read *sql.DB) error {
-		s := &scan{ctx: ctx, drive: drive, write: write, read: read, visited: make(map[string]bool)}
-		err := s.run(c.store, folder, shallow)
+		s := &scan{ctx: ctx, catalog: c, drive: drive, write: write, read: read, all: blind || c.isAside()}
+		err := s.run(folder, shallow)
 		top = s.top
 		return err
 	})
 	return top, err
 }
 
-func (s *scan) run(store *Store, folder string, shallow bool) error {
-	fd, err := store.openFolder(s.drive)
+// compare looks at files of a drive that are known, which are to be shown.
+func (c *catalog) compare(ctx context.Context, drive string, rows []row) (here []*row, err error) {
+	err = c.use(ctx, func(write, read *sql.DB) error {
+		s := &scan{ctx: ctx, catalog: c, drive: drive, write: write, read: read}
+		fd, err := c.store.openFolder(drive)
+		if err != nil {
+			here = make([]*row, len(rows)) // it has just gone
+			return unlessGone(err)
+		}
+		defer unix.Close(fd)
+		if err := statx(fd, "", &s.top); err != nil {
+			return err
+		}
+		here, err = s.compare(fd, rows)
+		return err
+	})
+	return here, err
+}
+
+func (s *scan) run(folder string, shallow bool) error {
+	began := time.Now()
+	fd, err := s.catalog.store.openFolder(s.drive)
 	if err != nil {
 		return err
 	}
@@ -56,10 +143,34 @@ func (s *scan) run(store *Store, folder string, shallow bool) error {
 	if err := statx(fd, "", &s.top); err != nil {
 		return err
 	}
-	if s.known, err = s.read.PrepareContext(s.ctx, "select name, ino, born_ns, size, mtime_ns, ctime_ns, nlink from assets where drive = ? and folder = ? order by name"); err != nil {
+	s.known, err = s.read.PrepareContext(s.ctx, `select name, ino, born_ns, size, mtime_ns, ctime_ns, nlink from assets
+		where drive = ? and folder = ? order by name`)
+	if err != nil {
 		return err
 	}
 	defer s.known.Close()
+	for s.again = true; s.again; { // whenever another program was faster, it has got on
+		s.again = false
+		if err := s.walk(fd, folder, shallow); err != nil {
+			return err
+		}
+	}
+	if err := s.lookAtChanged(fd, folder, shallow); err != nil {
+		return err
+	}
+	if err := s.forgetFacts(); err != nil {
+		return err
+	}
+	s.catalog.store.log.Debug("looked at a drive", "drive", s.drive, "folders", len(s.folders), "read", s.reads, "files", s.seen, "took", time.Since(began))
+	return nil
+}
+
+// walk goes through the folders.
+func (s *scan) walk(fd int, folder string, shallow bool) error {
+	if err := s.load(folder); err != nil {
+		return err
+	}
+	s.takeTurns(folder, shallow)
 	place, err := descendTo(fd, folder)
 	switch {
 	case err == nil:
@@ -69,30 +180,107 @@ func (s *scan) run(store *Store, folder string, shallow bool) error {
 		err = nil
 	}
 	if err == nil {
-		err = s.forgetFolders(folder, shallow)
-	}
-	if err == nil {
 		err = s.store()
 	}
-	if err == nil && s.lost && folder == "" && !shallow {
-		_, err = s.write.ExecContext(s.ctx, `delete from facts where drive = ?
-			and not exists (select 1 from assets a where a.drive = facts.drive and a.ino = facts.ino and a.born_ns = facts.born_ns)`, s.drive)
+	if err != nil {
+		return err
 	}
-	return err
+	return s.forgetFolders(folder, shallow)
 }
 
-// descendTo opens a folder beneath another as a place, step by step.
-func descendTo(fd int, path string) (int, error) {
-	at, err := openPath(fd, ".", unix.O_DIRECTORY, beneath)
-	for name := range strings.SplitSeq(path, "/") {
-		if err != nil || name == "" {
-			break
+// forgetFolders takes away what is known of folders that were not met. One that may be there, and only can't be opened, stays one that is to be read.
+func (s *scan) forgetFolders(folder string, shallow bool) error {
+	var lost []string
+	for path, f := range s.folders {
+		if !f.visited && (!shallow || path == folder) {
+			lost = append(lost, path)
 		}
-		next, openErr := openPath(at, name, unix.O_DIRECTORY, beneath)
-		_ = unix.Close(at)
-		at, err = next, openErr
 	}
-	return at, err
+	if len(lost) == 0 {
+		return nil
+	}
+	return s.inTransaction(func(tx *sql.Tx) error {
+		for _, path := range lost {
+			parent, _ := split(path)
+			above := s.folders[parent]
+			keep := path == folder || above != nil && above.visited
+			if keep && s.folders[path].revision == 0 {
+				continue
+			}
+			if err := s.forgetFolder(tx, path, keep); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (s *scan) inTransaction(do func(*sql.Tx) error) error {
+	tx, err := s.write.BeginTx(s.ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if err := do(tx); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// load asks what is known of the folders.
+func (s *scan) load(folder string) error {
+	s.folders, s.below = make(map[string]*folderRow), make(map[string][]string)
+	from, to := foldersIn(folder)
+	rows, err := s.read.QueryContext(s.ctx, `select path, ino, born_ns, mtime_ns, ctime_ns, looked_ns, due_ns, files, revision from folders
+		where drive = ? and path >= ? and path < ? order by path`, s.drive, from, to)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		f := new(folderRow)
+		if err := rows.Scan((*text)(&f.path), &f.ino, &f.born, &f.mtime, &f.ctime, &f.looked, &f.due, &f.files, &f.revision); err != nil {
+			return err
+		}
+		if !isIn(f.path, folder) {
+			continue
+		}
+		s.folders[f.path] = f
+		if f.path != folder {
+			parent, name := split(f.path)
+			s.below[parent] = append(s.below[parent], name)
+		}
+	}
+	return rows.Err()
+}
+
+// takeTurns chooses the folders that are read whatever their times are, of those that have files: the ones that were read longest ago, as far as terms.turn goes. So
+// of a small drive all files are looked at by each search, and of a large one by many.
+func (s *scan) takeTurns(folder string, shallow bool) {
+	var all []*folderRow
+	for _, f := range s.folders {
+		if f.files > 0 && (!shallow || f.path == folder) {
+			all = append(all, f)
+		}
+	}
+	slices.SortFunc(all, func(a, b *folderRow) int { return cmp.Compare(a.looked, b.looked) })
+	left := int64(s.catalog.terms.turn)
+	s.small = true
+	for _, f := range all {
+		if f.turn = f.files <= left; !f.turn {
+			s.small = false
+			continue
+		}
+		left -= f.files
+	}
+}
+
+// split is the other way of join.
+func split(path string) (folder, name string) {
+	if i := strings.LastIndexByte(path, '/'); i >= 0 {
+		return path[:i], path[i+1:]
+	}
+	return "", path
 }
 
 // folder compares a folder, given by a descriptor of its place, with what is known of it.
@@ -100,66 +288,47 @@ func (s *scan) folder(place int, path string, shallow bool) error {
 	if s.ctx.Err() != nil {
 		return context.Cause(s.ctx)
 	}
-	s.visited[path] = true
-	names, err := namesIn(place)
-	if err != nil && !isDenied(err) && !errors.Is(err, unix.ENOENT) {
-		return err
+	f := s.folders[path]
+	if f == nil {
+		f = &folderRow{path: path}
+		s.folders[path] = f
 	}
-	known, err := s.known.QueryContext(s.ctx, s.drive, []byte(path))
-	if err != nil {
-		return err
-	}
-	defer known.Close()
-	old, err := nextKnown(known)
-	var folders []string
+	f.visited = true
+	now := time.Now()
 	var st unix.Statx_t
-	for _, name := range names {
+	if err := statx(place, "", &st); err != nil {
+		return err
+	}
+	id := identityOf(&st)
+	is := folderRow{path: path, ino: int64(id.number), born: id.birth, mtime: nanoseconds(st.Mtime), ctime: nanoseconds(st.Ctime), looked: now.UnixNano()}
+	is.due = now.Add(s.catalog.terms.whole).UnixNano()
+	if now.Sub(time.Unix(0, is.ctime)) < s.catalog.terms.quiet {
+		is.due = 0
+	}
+	subs := s.below[path]
+	if s.all || f.revision == 0 || f.turn || f.due <= is.looked || is.looked < f.looked || !f.isAs(&is) {
+		r, err := s.readFolder(place, f, is)
 		if err != nil {
 			return err
 		}
-		if statx(place, name, &st) != nil || st.Dev_major != s.top.Dev_major || st.Dev_minor != s.top.Dev_minor || st.Mnt_id != s.top.Mnt_id {
-			continue
+		same := f.revision != 0 && f.isAs(&is) && len(r.put)+len(r.gone) == 0
+		if !same || (f.due != 0 || r.now.due != 0) && (!s.small || f.due <= is.looked) {
+			s.readings, s.changes = append(s.readings, r), s.changes+1+len(r.put)+len(r.gone)
 		}
-		switch st.Mode & unix.S_IFMT {
-		case unix.S_IFDIR:
-			folders = append(folders, name)
-			continue
-		case unix.S_IFREG:
-		default:
-			continue
-		}
-		for old != nil && old.name < name && err == nil {
-			s.forget(path, old)
-			old, err = nextKnown(known)
-		}
-		now := rowOf(path, name, &st)
-		if err == nil && old != nil && old.name == name {
-			before := *old
-			old, err = nextKnown(known)
-			if before.folder = path; before == now {
-				continue
+		subs = r.folders
+		if s.changes >= scanBatch {
+			if err := s.store(); err != nil {
+				return err
 			}
 		}
-		now.job = jobAt(place, name)
-		s.put = append(s.put, now)
 	}
-	for old != nil && err == nil {
-		s.forget(path, old)
-		old, err = nextKnown(known)
+	if shallow {
+		return nil
 	}
-	if err == nil {
-		err = known.Close()
-	}
-	if err == nil && len(s.put)+len(s.gone) >= scanBatch {
-		err = s.store()
-	}
-	if err != nil || shallow {
-		return err
-	}
-	for _, name := range folders {
+	for _, name := range subs {
 		next, err := openPath(place, name, unix.O_DIRECTORY, beneath)
 		if err != nil {
-			continue
+			continue // what is known of it is taken away; once it can be opened it is read
 		}
 		err = s.folder(next, join(path, name), false)
 		_ = unix.Close(next)
@@ -168,6 +337,82 @@ func (s *scan) folder(place int, path string, shallow bool) error {
 		}
 	}
 	return nil
+}
+
+// readFolder compares what is in a folder with what is known of it.
+func (s *scan) readFolder(place int, f *folderRow, is folderRow) (*reading, error) {
+	s.reads++
+	r := &reading{folder: f, now: is}
+	names, err := namesIn(place)
+	if err != nil && !isDenied(err) && !errors.Is(err, unix.ENOENT) {
+		return nil, err
+	}
+	if err != nil {
+		r.now.due = 0
+	}
+	known, err := s.known.QueryContext(s.ctx, s.drive, []byte(f.path))
+	if err != nil {
+		return nil, err
+	}
+	defer known.Close()
+	old, err := nextKnown(known)
+	now := time.Now()
+	for i, name := range names {
+		if err != nil {
+			return nil, err
+		}
+		if i%1000 == 999 {
+			if s.ctx.Err() != nil {
+				return nil, context.Cause(s.ctx)
+			}
+			now = time.Now()
+		}
+		s.seen++
+		var st unix.Statx_t
+		if statx(place, name, &st) != nil {
+			continue
+		}
+		kind := st.Mode & unix.S_IFMT
+		if kind == unix.S_IFDIR {
+			r.folders = append(r.folders, name) // also one that something is mounted over: that may go
+			continue
+		}
+		if kind != unix.S_IFREG || !s.isHere(&st) {
+			continue
+		}
+		for old != nil && old.name < name && err == nil {
+			r.forget(old)
+			old, err = nextKnown(known)
+		}
+		is := rowOf(f.path, name, &st)
+		r.now.files++
+		r.now.due = min(r.now.due, s.catalog.terms.due(is.ctime, now))
+		if err == nil && old != nil && old.name == name {
+			before := *old
+			old, err = nextKnown(known)
+			if before.folder = f.path; before == is {
+				continue
+			}
+		}
+		is.job = jobAt(place, name)
+		r.put = append(r.put, is)
+	}
+	for old != nil && err == nil {
+		r.forget(old)
+		old, err = nextKnown(known)
+	}
+	return r, err
+}
+
+// forget notes that a name is not there any more.
+func (r *reading) forget(old *row) {
+	old.folder = r.folder.path
+	r.gone = append(r.gone, *old)
+}
+
+// isHere says whether something is on the drive's file system and mount.
+func (s *scan) isHere(st *unix.Statx_t) bool {
+	return st.Dev_major == s.top.Dev_major && st.Dev_minor == s.top.Dev_minor && st.Mnt_id == s.top.Mnt_id
 }
 
 // join is the path of an entry of a folder.
@@ -198,52 +443,324 @@ func nextKnown(rows *sql.Rows) (*row, error) {
 	return &r, err
 }
 
-// jobAt is the job of a file; "" if it has none or can't be asked.
+// jobAt is the job of a file in a folder; "" if it has none or can't be asked.
 func jobAt(folder int, name string) string {
-	fd, err := openPath(folder, name, 0, beneath)
-	if err != nil {
+	path := "/proc/self/fd/" + strconv.Itoa(folder) + "/" + name
+	job, err := readSized(func(buf []byte) (int, error) { return unix.Lgetxattr(path, blobstore.XattrJob, buf) })
+	if err != nil || blobstore.CheckJob(string(job)) != nil {
 		return ""
 	}
-	d := newDescriptor(fd)
-	defer d.release()
-	return jobOf(d)
+	return string(job)
 }
 
-// forget notes that a name is not there any more.
-func (s *scan) forget(folder string, r *row) {
-	r.folder = folder
-	s.gone = append(s.gone, *r)
-	s.lost = true
+// descendTo opens a folder beneath another as a place, step by step.
+func descendTo(fd int, path string) (int, error) {
+	at, err := openPath(fd, ".", unix.O_DIRECTORY, beneath)
+	for name := range strings.SplitSeq(path, "/") {
+		if err != nil || name == "" {
+			break
+		}
+		next, openErr := openPath(at, name, unix.O_DIRECTORY, beneath)
+		_ = unix.Close(at)
+		at, err = next, openErr
+	}
+	return at, err
 }
 
-// forgetFolders takes away what is known of a folder and, unless shallow, of those beneath it, where they are not there any more.
-func (s *scan) forgetFolders(beneath string, shallow bool) error {
-	from, to := foldersIn(beneath)
-	rows, err := s.read.QueryContext(s.ctx, "select distinct folder from assets where drive = ? and folder >= ? and folder < ?", s.drive, from, to)
+// store stores what was read.
+func (s *scan) store() error {
+	if len(s.readings) == 0 {
+		return nil
+	}
+	var lost []identity
+	err := s.inTransaction(func(tx *sql.Tx) error {
+		put, err := newPutter(s.ctx, tx, s.drive)
+		if err != nil {
+			return err
+		}
+		defer put.close()
+		for _, r := range s.readings {
+			is, revision := &r.now, rand.Int64N(1<<62)+1
+			result, err := tx.ExecContext(s.ctx, `insert into folders (drive, path, ino, born_ns, mtime_ns, ctime_ns, looked_ns, due_ns, files, revision)
+				select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 where ?11 = 0 or exists (select 1 from folders where drive = ?1 and path = ?2)
+				on conflict do update set ino = excluded.ino, born_ns = excluded.born_ns, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns,
+					looked_ns = excluded.looked_ns, due_ns = excluded.due_ns, files = excluded.files, revision = excluded.revision where revision = ?11`,
+				s.drive, []byte(is.path), is.ino, is.born, is.mtime, is.ctime, is.looked, is.due, is.files, revision, r.folder.revision)
+			if err != nil {
+				return err
+			}
+			if n, err := result.RowsAffected(); err != nil {
+				return err
+			} else if n == 0 {
+				s.again = true
+				continue
+			}
+			for i := range r.gone {
+				if err := put.remove(&r.gone[i]); err != nil {
+					return err
+				}
+				lost = append(lost, r.gone[i].identity())
+			}
+			for i := range r.put {
+				if err := put.row(&r.put[i]); err != nil {
+					return err
+				}
+			}
+			if err := s.storeFolders(tx, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	s.readings, s.changes, s.lost = s.readings[:0], 0, append(s.lost, lost...)
+	return err
+}
+
+// storeFolders stores which folders are in one.
+func (s *scan) storeFolders(tx *sql.Tx, r *reading) error {
+	there := make(map[string]bool, len(r.folders))
+	for _, name := range r.folders {
+		there[name] = true
+		path := join(r.now.path, name)
+		if s.folders[path] != nil {
+			continue
+		}
+		_, err := tx.ExecContext(s.ctx, `insert into folders (drive, path, ino, born_ns, mtime_ns, ctime_ns, looked_ns, due_ns, files, revision)
+			values (?, ?, 0, 0, 0, 0, 0, 0, 0, 0) on conflict do nothing`, s.drive, []byte(path))
+		if err != nil {
+			return err
+		}
+	}
+	for _, name := range s.below[r.now.path] {
+		if path := join(r.now.path, name); !there[name] {
+			if err := s.forgetFolder(tx, path, false); err != nil {
+				return err
+			}
+			delete(s.folders, path)
+		}
+	}
+	return nil
+}
+
+// forgetFolder takes away what is known of a folder, and unless keep, that there is one; but not what another program has found there meanwhile.
+func (s *scan) forgetFolder(tx *sql.Tx, path string, keep bool) error {
+	known := s.folders[path]
+	if known == nil {
+		return nil
+	}
+	result, err := tx.ExecContext(s.ctx, "update folders set files = 0, revision = 0 where drive = ? and path = ? and revision = ?", s.drive, []byte(path), known.revision)
+	if err != nil {
+		return err
+	}
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		s.again = true
+		return err
+	}
+	rows, err := tx.QueryContext(s.ctx, "delete from assets where drive = ? and folder = ? returning ino, born_ns", s.drive, []byte(path))
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
-	var lost [][]byte
 	for rows.Next() {
-		var folder []byte
-		if err := rows.Scan(&folder); err != nil {
+		var ino, born int64
+		if err := rows.Scan(&ino, &born); err != nil {
 			return err
 		}
-		if path := string(folder); !s.visited[path] && isIn(path, beneath) && (!shallow || path == beneath) {
-			lost = append(lost, folder)
-		}
+		s.lost = append(s.lost, identity{uint64(ino), born})
 	}
 	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 		return err
 	}
-	for _, folder := range lost {
-		s.lost = true
-		if _, err := s.write.ExecContext(s.ctx, "delete from assets where drive = ? and folder = ?", s.drive, folder); err != nil {
-			return err
+	if keep {
+		return nil
+	}
+	_, err = tx.ExecContext(s.ctx, "delete from folders where drive = ? and path = ?", s.drive, []byte(path))
+	return err
+}
+
+// forgetFacts takes away what is known of the content of files that have no name any more.
+func (s *scan) forgetFacts() error {
+	if len(s.lost) == 0 {
+		return nil
+	}
+	return s.inTransaction(func(tx *sql.Tx) error {
+		for _, id := range s.lost {
+			_, err := tx.ExecContext(s.ctx, `delete from facts where drive = ?1 and ino = ?2 and born_ns = ?3
+				and not exists (select 1 from assets where drive = ?1 and ino = ?2 and born_ns = ?3)`, s.drive, int64(id.number), id.birth)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// A putter stores rows in a transaction.
+type putter struct {
+	ctx                context.Context
+	drive              string
+	put, others, taken *sql.Stmt
+}
+
+func newPutter(ctx context.Context, tx *sql.Tx, drive string) (p *putter, err error) {
+	p = &putter{ctx: ctx, drive: drive}
+	for _, s := range []struct {
+		stmt **sql.Stmt
+		text string
+	}{
+		// A file's ctime does not go back: what another program has seen of it later stays.
+		{&p.put, `insert into assets (drive, folder, name, ino, born_ns, size, mtime_ns, ctime_ns, nlink, job, type)
+			values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, (select type from facts where drive = ?1 and ino = ?4 and born_ns = ?5 and size = ?6 and mtime_ns = ?7))
+			on conflict do update set ino = excluded.ino, born_ns = excluded.born_ns, size = excluded.size, mtime_ns = excluded.mtime_ns,
+				ctime_ns = excluded.ctime_ns, nlink = excluded.nlink, job = excluded.job, type = excluded.type
+			where ctime_ns <= excluded.ctime_ns or ino <> excluded.ino or born_ns <> excluded.born_ns`},
+		// What was seen of a file is so under its other names too.
+		{&p.others, `update assets set size = ?4, mtime_ns = ?5, ctime_ns = ?6, nlink = ?7, job = ?8,
+			type = (select type from facts where drive = ?1 and ino = ?2 and born_ns = ?3 and size = ?4 and mtime_ns = ?5)
+			where drive = ?1 and ino = ?2 and born_ns = ?3 and ctime_ns <= ?6`},
+		{&p.taken, "delete from assets where drive = ? and folder = ? and name = ? and ino = ? and born_ns = ?"},
+	} {
+		if *s.stmt, err = tx.PrepareContext(ctx, s.text); err != nil {
+			p.close()
+			return nil, err
 		}
 	}
-	return nil
+	return p, nil
+}
+
+func (p *putter) close() {
+	for _, stmt := range []*sql.Stmt{p.put, p.others, p.taken} {
+		if stmt != nil {
+			_ = stmt.Close()
+		}
+	}
+}
+
+func (p *putter) row(r *row) error {
+	_, err := p.put.ExecContext(p.ctx, p.drive, []byte(r.folder), []byte(r.name), r.ino, r.born, r.size, r.mtime, r.ctime, r.nlinks, r.job)
+	if err == nil && r.nlinks > 1 {
+		err = p.file(r)
+	}
+	return err
+}
+
+// file stores what was seen of a file under all its names that are known.
+func (p *putter) file(r *row) error {
+	_, err := p.others.ExecContext(p.ctx, p.drive, r.ino, r.born, r.size, r.mtime, r.ctime, r.nlinks, r.job)
+	return err
+}
+
+// remove takes away the row of a name that is not there any more.
+func (p *putter) remove(r *row) error {
+	_, err := p.taken.ExecContext(p.ctx, p.drive, []byte(r.folder), []byte(r.name), r.ino, r.born)
+	return err
+}
+
+// strayAfter is how long after its change a file is waited for that nothing is known of. A first look that is under way has it soon.
+const strayAfter = time.Hour
+
+// lookAtChanged looks at the files that drives have changed in place.
+func (s *scan) lookAtChanged(fd int, folder string, shallow bool) error {
+	rows, err := s.read.QueryContext(s.ctx, `select c.ino, c.born_ns, c.until_ns, a.folder, a.name, a.size, a.mtime_ns, a.ctime_ns, a.nlink, a.job
+		from changed c left join assets a on a.drive = c.drive and a.ino = c.ino and a.born_ns = c.born_ns where c.drive = ? order by a.folder, a.name`, s.drive)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	now := time.Now()
+	var look []row
+	type mark struct{ ino, born, until int64 }
+	done := make(map[mark]bool)
+	for rows.Next() {
+		var m mark
+		var path, name, job sql.NullString
+		var size, mtime, ctime, nlinks sql.NullInt64
+		if err := rows.Scan(&m.ino, &m.born, &m.until, &path, &name, &size, &mtime, &ctime, &nlinks, &job); err != nil {
+			return err
+		}
+		switch {
+		case !path.Valid:
+			if now.Sub(time.Unix(0, m.until)) > strayAfter {
+				done[m] = true
+			}
+			continue
+		case !isIn(path.String, folder) || shallow && path.String != folder:
+			continue
+		case now.UnixNano() > m.until:
+			done[m] = true
+		}
+		look = append(look, row{path.String, name.String, m.ino, m.born, size.Int64, mtime.Int64, ctime.Int64, nlinks.Int64, job.String})
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	if _, err := s.compare(fd, look); err != nil || len(done) == 0 {
+		return err
+	}
+	return s.inTransaction(func(tx *sql.Tx) error {
+		for m := range done {
+			_, err := tx.ExecContext(s.ctx, "delete from changed where drive = ? and ino = ? and born_ns = ? and until_ns = ?", s.drive, m.ino, m.born, m.until)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// compare looks at files that are known and stores what has changed. It returns what they are now, in their order; nil is one that is not there any more: the next
+// scan reads its folder.
+func (s *scan) compare(fd int, rows []row) ([]*row, error) {
+	here := make([]*row, len(rows))
+	var put []*row
+	gone := make(map[string]bool)
+	place, at := -1, "/" // which no folder is called
+	defer func() { _ = unix.Close(place) }()
+	for i := range rows {
+		before := &rows[i]
+		if before.folder != at {
+			_ = unix.Close(place)
+			var err error
+			if place, err = descendTo(fd, before.folder); err != nil {
+				place = -1
+			}
+			at = before.folder
+		}
+		s.seen++
+		var st unix.Statx_t
+		if place < 0 || statx(place, before.name, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || !s.isHere(&st) || identityOf(&st) != before.identity() {
+			gone[before.folder] = true
+			continue
+		}
+		is := rowOf(before.folder, before.name, &st)
+		is.job = before.job
+		if is != *before {
+			is.job = jobAt(place, before.name)
+			put = append(put, &is)
+		}
+		here[i] = &is
+	}
+	if len(put)+len(gone) == 0 {
+		return here, nil
+	}
+	return here, s.inTransaction(func(tx *sql.Tx) error {
+		p, err := newPutter(s.ctx, tx, s.drive)
+		if err != nil {
+			return err
+		}
+		defer p.close()
+		for _, r := range put {
+			if err := p.file(r); err != nil {
+				return err
+			}
+		}
+		for folder := range gone {
+			if _, err := tx.ExecContext(s.ctx, "update folders set due_ns = 0 where drive = ? and path = ?", s.drive, []byte(folder)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // foldersIn is where among all folders by name a folder and all beneath it are; others may be there too, see isIn.
@@ -259,45 +776,12 @@ func isIn(path, folder string) bool {
 	return folder == "" || path == folder || strings.HasPrefix(path, folder+"/")
 }
 
-// store stores what has changed.
-func (s *scan) store() error {
-	if len(s.put)+len(s.gone) == 0 {
-		return nil
-	}
-	tx, err := s.write.BeginTx(s.ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
-	remove, err := tx.PrepareContext(s.ctx, "delete from assets where drive = ? and folder = ? and name = ? and ino = ? and born_ns = ?")
-	if err != nil {
-		return err
-	}
-	defer remove.Close()
-	for _, r := range s.gone {
-		if _, err := remove.ExecContext(s.ctx, s.drive, []byte(r.folder), []byte(r.name), r.ino, r.born); err != nil {
-			return err
-		}
-	}
-	put, err := tx.PrepareContext(s.ctx, "insert or replace into assets (drive, folder, name, ino, born_ns, size, mtime_ns, ctime_ns, nlink, job) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
-	if err != nil {
-		return err
-	}
-	defer put.Close()
-	for _, r := range s.put {
-		_, err := put.ExecContext(s.ctx, s.drive, []byte(r.folder), []byte(r.name), r.ino, r.born, r.size, r.mtime, r.ctime, r.nlinks, r.job)
-		if err != nil {
-			return err
-		}
-	}
-	s.put, s.gone = s.put[:0], s.gone[:0]
-	return tx.Commit()
-}
-
 // forgetDrives takes away what is known of drives that are not there any more.
 func (c *catalog) forgetDrives(ctx context.Context, there []blobstore.DriveName) error {
 	return c.use(ctx, func(write, read *sql.DB) error {
-		rows, err := read.QueryContext(ctx, "select distinct drive from assets union select distinct drive from facts")
+		rows, err := read.QueryContext(ctx, `with recursive a(d) as (select min(drive) from folders union all select (select min(drive) from folders where drive > d) from a where d is not null),
+			f(d) as (select min(drive) from facts union all select (select min(drive) from facts where drive > d) from f where d is not null)
+			select d from a where d is not null union select d from f where d is not null`)
 		if err != nil {
 			return err
 		}
@@ -316,7 +800,7 @@ func (c *catalog) forgetDrives(ctx context.Context, there []blobstore.DriveName)
 			return err
 		}
 		for _, drive := range lost {
-			for _, table := range []string{"assets", "facts"} {
+			for _, table := range []string{"assets", "folders", "facts", "changed", "followed"} {
 				if _, err := write.ExecContext(ctx, "delete from "+table+" where drive = ?", drive); err != nil {
 					return err
 				}

@@ -8,8 +8,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // What a store keeps in SQLite is in files of its own folder, which several processes use at once.
@@ -56,14 +60,30 @@ func openDatabase(ctx context.Context, path, schema string, version int) (*sql.D
 		return nil, err
 	}
 	db.SetMaxOpenConns(1)
-	if err := prepareDatabase(ctx, db, schema, version); err != nil {
+	if err := whileBusy(ctx, func() error { return prepareDatabase(ctx, db, schema, version) }); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
 }
 
-// prepareDatabase gives a new database its schema, and errIndexVersion for one of another version.
-func prepareDatabase(ctx context.Context, db *sql.DB, schema string, current int) error {
+// whileBusy opens a database until that succeeds: while another program makes it one with a write-ahead log, SQLite waits for nobody.
+func whileBusy(ctx context.Context, open func() error) error {
+	for until := time.Now().Add(5 * time.Second); ; {
+		err := open()
+		var e *sqlite.Error
+		if !errors.As(err, &e) || e.Code()&0xff != sqlite3.SQLITE_BUSY || time.Now().After(until) {
+			return err
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// prepareDatabase gives a new database, or one of an older version that the schema replaces, its schema, and errIndexVersion for one of another version.
+func prepareDatabase(ctx context.Context, db *sql.DB, schema string, current int, older ...int) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
@@ -73,10 +93,10 @@ func prepareDatabase(ctx context.Context, db *sql.DB, schema string, current int
 	if err := tx.QueryRowContext(ctx, "pragma user_version").Scan(&version); err != nil {
 		return err
 	}
-	switch version {
-	case current:
+	switch {
+	case version == current:
 		return nil
-	case 0:
+	case version == 0, slices.Contains(older, version):
 		if _, err := tx.ExecContext(ctx, schema+fmt.Sprintf("pragma user_version = %d", current)); err != nil {
 			return err
 		}

@@ -123,7 +123,10 @@ func (d *Drive) SetXattr(ctx context.Context, ino blobstore.Ino, name string, va
 		return blobstore.CheckJob(string(value))
 	}
 	d.changed.Store(true)
-	return d.xattrs(ctx, ino, func(path string) error { return unix.Setxattr(path, name, value, flags) })
+	if err := d.xattrs(ctx, ino, func(path string) error { return unix.Setxattr(path, name, value, flags) }); err != nil {
+		return err
+	}
+	return d.noteJob(ctx, ino, name)
 }
 
 // RemoveXattr removes an extended attribute.
@@ -133,5 +136,24 @@ func (d *Drive) RemoveXattr(ctx context.Context, ino blobstore.Ino, name string)
 		return blobstore.ErrPermission
 	}
 	d.changed.Store(true)
-	return d.xattrs(ctx, ino, func(path string) error { return unix.Removexattr(path, name) })
+	if err := d.xattrs(ctx, ino, func(path string) error { return unix.Removexattr(path, name) }); err != nil {
+		return err
+	}
+	return d.noteJob(ctx, ino, name)
+}
+
+// noteJob notes that an attribute of a node was changed, if it is the job.
+func (d *Drive) noteJob(ctx context.Context, ino blobstore.Ino, name string) error {
+	if name != blobstore.XattrJob {
+		return nil
+	}
+	n, err := d.hold(ctx, ino)
+	if err != nil {
+		return err
+	}
+	defer d.drop(n)
+	if !n.folder {
+		d.inPlace.noteUnlessNew(n.id)
+	}
+	return nil
 }
