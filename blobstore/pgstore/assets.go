@@ -192,26 +192,29 @@ func matches(pattern, name string) bool {
 	return ok && err == nil
 }
 
-// patternRegex is a regular expression of Postgres that at least all names match, as long as they are UTF-8, which fit a pattern of path.Match. It says itself which
-// letters are alike but for their case: the database knows them only in some locales.
+// patternRegex is a regular expression of Postgres for names whose bytes are characters (mediafs.may_match) that at least all names match which fit a pattern of
+// path.Match. What is not ASCII it mostly lets pass where the pattern has a class.
 func patternRegex(pattern string) string {
+	const any = `.[\u0080-\u00bf]{0,3}` // one character, or a byte that belongs to none
 	var b strings.Builder
 	b.WriteByte('^')
 	runes := []rune(strings.ToLower(pattern))
 	for i := 0; i < len(runes); i++ {
-		switch r := runes[i]; r {
+		r := runes[i]
+		if r == '\\' && i+1 < len(runes) {
+			i++
+			writeRune(&b, runes[i], any)
+			continue
+		}
+		switch r {
 		case '*':
 			b.WriteString(".*")
 		case '?':
-			b.WriteByte('.')
+			b.WriteString(any)
 		case '[':
 			i = writeClass(&b, runes, i+1)
-		case '\\':
-			if i++; i < len(runes) {
-				writeRune(&b, runes[i])
-			}
 		default:
-			writeRune(&b, r)
+			writeRune(&b, r, any)
 		}
 	}
 	b.WriteByte('$')
@@ -220,9 +223,8 @@ func patternRegex(pattern string) string {
 
 // writeClass has a regular expression go on with the class of a pattern that begins at runes[i], and returns where that ends. The pattern is one.
 func writeClass(b *strings.Builder, runes []rune, i int) int {
-	b.WriteByte('[')
-	if runes[i] == '^' {
-		b.WriteByte('^')
+	negated := runes[i] == '^'
+	if negated {
 		i++
 	}
 	next := func() (r rune) {
@@ -233,6 +235,7 @@ func writeClass(b *strings.Builder, runes []rune, i int) int {
 		i++
 		return r
 	}
+	var in [unicode.MaxASCII + 1]bool
 	for first := true; first || runes[i] != ']'; first = false {
 		low := next()
 		high := low
@@ -240,35 +243,34 @@ func writeClass(b *strings.Builder, runes []rune, i int) int {
 			i++
 			high = next()
 		}
-		if low > high {
-			continue // of no character
-		}
-		writeRange(b, low, high)
-		for r := low; r <= high && r <= low+unicode.MaxLatin1; r++ {
-			for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
-				if unicode.ToLower(f) == r && (f < low || f > high) {
-					writeRange(b, f, f)
-				}
+		for r := range in {
+			if lower := unicode.ToLower(rune(r)); low <= lower && lower <= high {
+				in[r] = true
 			}
 		}
 	}
-	b.WriteByte(']')
+	b.WriteByte('(')
+	for r := 1; r < len(in); r++ {
+		if in[r] != negated {
+			fmt.Fprintf(b, `\u%04x|`, r)
+		}
+	}
+	b.WriteString(`[\u0080-\u00ff][\u0080-\u00bf]{0,3})`)
 	return i
 }
 
-func writeRange(b *strings.Builder, low, high rune) {
-	fmt.Fprintf(b, `\U%08x-\U%08x`, max(low, 1), max(high, 1))
-}
-
-// writeRune has a regular expression go on with a character, in either case.
-func writeRune(b *strings.Builder, r rune) {
+// writeRune has a regular expression go on with a character, in either case, or with any where it may stand for bytes that are none.
+func writeRune(b *strings.Builder, r rune, any string) {
+	if r == unicode.ReplacementChar || r == 0 {
+		b.WriteString(any)
+		return
+	}
 	alike := []rune{r}
 	for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
 		alike = append(alike, f)
 	}
-	if r == unicode.ReplacementChar || r == 0 {
-		b.WriteByte('.')
-		return
+	if r == 'i' {
+		alike = append(alike, 'İ') // whose lower case it is, though no other case of it
 	}
 	slices.Sort(alike)
 	b.WriteByte('(')
@@ -276,7 +278,9 @@ func writeRune(b *strings.Builder, r rune) {
 		if i > 0 {
 			b.WriteByte('|')
 		}
-		fmt.Fprintf(b, `\U%08x`, r)
+		for _, c := range []byte(string(r)) {
+			fmt.Fprintf(b, `\u%04x`, c)
+		}
 	}
 	b.WriteByte(')')
 }
