@@ -195,7 +195,7 @@ func matches(pattern, name string) bool {
 // patternRegex is a regular expression of Postgres for names whose bytes are characters (mediafs.may_match) that at least all names match which fit a pattern of
 // path.Match. What is not ASCII it mostly lets pass where the pattern has a class.
 func patternRegex(pattern string) string {
-	const any = `.[\u0080-\u00bf]{0,3}` // one character, or a byte that belongs to none
+	const anyone = `.[\u0080-\u00bf]{0,3}` // one character, or a byte that belongs to none
 	var b strings.Builder
 	b.WriteByte('^')
 	runes := []rune(strings.ToLower(pattern))
@@ -203,18 +203,18 @@ func patternRegex(pattern string) string {
 		r := runes[i]
 		if r == '\\' && i+1 < len(runes) {
 			i++
-			writeRune(&b, runes[i], any)
+			writeRune(&b, runes[i], anyone)
 			continue
 		}
 		switch r {
 		case '*':
 			b.WriteString(".*")
 		case '?':
-			b.WriteString(any)
+			b.WriteString(anyone)
 		case '[':
 			i = writeClass(&b, runes, i+1)
 		default:
-			writeRune(&b, r, any)
+			writeRune(&b, r, anyone)
 		}
 	}
 	b.WriteByte('$')
@@ -260,9 +260,9 @@ func writeClass(b *strings.Builder, runes []rune, i int) int {
 }
 
 // writeRune has a regular expression go on with a character, in either case, or with any where it may stand for bytes that are none.
-func writeRune(b *strings.Builder, r rune, any string) {
+func writeRune(b *strings.Builder, r rune, anyone string) {
 	if r == unicode.ReplacementChar || r == 0 {
-		b.WriteString(any)
+		b.WriteString(anyone)
 		return
 	}
 	alike := []rune{r}
