@@ -69,7 +69,7 @@ func assetFlags() []cli.Flag {
 		&cli.StringFlag{Name: "token-file", TakesFile: true, Usage: "`FILE` with the token (or MEDIAFS_TOKEN)"},
 		&cli.StringFlag{Name: "auth", Usage: "`URL` of the application to ask whose session it is, for a store of folders (or MEDIAFS_AUTH)"},
 		&cli.BoolFlag{Name: "guest", Usage: "without a token: the public drive"},
-		&cli.StringFlag{Name: "drive", Usage: "only the drive `NAME`, for admins"},
+		&cli.StringFlag{Name: "drive", Usage: "only the drive `NAME`, which is the user id of its owner, or public; for admins"},
 		&cli.IntFlag{Name: "limit", Usage: "at most `N` files"},
 		&cli.BoolFlag{Name: "json", Usage: "print an object a line"},
 	}
