@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -139,7 +140,8 @@ func (s *sessionStatus) ends() string {
 
 // printTable writes rows with their columns beneath each other.
 func printTable(w io.Writer, rows [][]string) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	buffered := bufio.NewWriter(w) // a table writes each cell and each gap by itself
+	table := tabwriter.NewWriter(buffered, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
 		cells := make([]string, len(row))
 		for i, cell := range row {
@@ -149,7 +151,10 @@ func printTable(w io.Writer, rows [][]string) error {
 			return err
 		}
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	return buffered.Flush()
 }
 
 // formatBytes writes a number of bytes for people.
