@@ -297,6 +297,9 @@ func (t *transferring) report(ctx context.Context, c *cli.Context, address store
 	case err != nil:
 		f := explain(c.Command.Name, err, exitStoreAway)
 		f.hide = address.secrets()
+		if t.show.skipped > 0 && errors.Is(err, blobstore.ErrNoSpace) {
+			f.code = exitFailed // for whatever the disk had no room, files or, at the end, notes of what is given up
+		}
 		if f.way == "" {
 			f.way = again
 		}
