@@ -29,7 +29,8 @@ const starved = 10
 type clientStep struct {
 	name  string
 	unit  string
-	total int // operations of all clients together
+	each  int // operations of a client, so many that its p99 is of several; or
+	total int // of all clients together
 	cold  bool
 	big   bool // an operation is as many units as the big file has megabytes, else one
 	do    func(ctx context.Context, folder string, i int, d *data) error
@@ -37,25 +38,33 @@ type clientStep struct {
 
 // clientSteps are done in this order: each finds the files that one before it has made.
 var clientSteps = []clientStep{
-	{name: "create, write and close 4 KB", unit: "files/s", total: 2000, do: func(ctx context.Context, folder string, i int, d *data) error {
+	{name: "create, write and close 4 KB", unit: "files/s", each: 1000, do: func(ctx context.Context, folder string, i int, d *data) error {
 		return copyIn(ctx, filepath.Join(folder, fileName(filePrefix, i)), d.small[i%len(d.small)], false)
 	}},
 	{name: "write 16 MB", unit: "MB/s", total: 32, big: true, do: func(ctx context.Context, folder string, i int, d *data) error {
 		return copyIn(ctx, filepath.Join(folder, fileName("big", i)), d.big, false)
 	}},
-	{name: "read 4 KB files, cold", unit: "files/s", total: 2000, cold: true, do: func(ctx context.Context, folder string, i int, d *data) error {
+	{name: "read 4 KB files, cold", unit: "files/s", each: 1000, cold: true, do: func(ctx context.Context, folder string, i int, d *data) error {
 		return readBack(ctx, filepath.Join(folder, fileName(filePrefix, i)), d.small[i%len(d.small)], make([]byte, 2*blockSize))
 	}},
-	{name: "stat, cold", unit: "ops/s", total: 2000, cold: true, do: func(_ context.Context, folder string, i int, _ *data) error {
+	{name: "stat, cold", unit: "ops/s", each: 1000, cold: true, do: func(_ context.Context, folder string, i int, _ *data) error {
 		_, err := os.Stat(filepath.Join(folder, fileName(filePrefix, i)))
 		return err
 	}},
-	{name: "rename", unit: "ops/s", total: 2000, do: func(_ context.Context, folder string, i int, _ *data) error {
+	{name: "rename", unit: "ops/s", each: 1000, do: func(_ context.Context, folder string, i int, _ *data) error {
 		return os.Rename(filepath.Join(folder, fileName(filePrefix, i)), filepath.Join(folder, fileName(newPrefix, i)))
 	}},
-	{name: "unlink", unit: "ops/s", total: 2000, do: func(_ context.Context, folder string, i int, _ *data) error {
+	{name: "unlink", unit: "ops/s", each: 1000, do: func(_ context.Context, folder string, i int, _ *data) error {
 		return os.Remove(filepath.Join(folder, fileName(newPrefix, i)))
 	}},
+}
+
+// times is how often each of so many clients does the step.
+func (s *clientStep) times(clients int, scale float64) int {
+	if s.total > 0 {
+		return max(1, scaled(s.total, scale)/clients)
+	}
+	return scaled(s.each, scale)
 }
 
 // A clientSample is one step of several clients, done once.
@@ -121,20 +130,22 @@ func percentile(values []float64, part float64) float64 {
 	return sorted[min(len(sorted)-1, int(float64(len(sorted))*part))]
 }
 
-// concurrency measures clients on one mount and on two, on each library that is selected.
+// concurrency measures clients on one mount and on two, on each target that is selected. What is no drive, and shows what the machine itself does, is
+// measured with one alone.
 func concurrency(ctx context.Context, w *workshop, o options, stdout, stderr io.Writer) error {
 	columns, err := w.columns(ctx)
 	if err != nil {
 		return err
 	}
+	columns = slices.DeleteFunc(columns, func(c column) bool {
+		_, isDrive := c.target.(*library)
+		_, isPlace := c.target.(clientPlace)
+		return !isDrive && !isPlace
+	})
 	var samples []clientSample
 	for run := range o.runs {
 		for _, c := range columns {
-			l, ok := c.target.(*library)
-			if !ok {
-				continue
-			}
-			got, err := w.clients(ctx, l, c, run, o, progress{stderr})
+			got, err := w.clients(ctx, c, run, o, progress{stderr})
 			samples = append(samples, got...)
 			if err != nil {
 				return errors.Join(fmt.Errorf("%s: %w", c.heading, err), save(o.json, samples))
@@ -146,40 +157,48 @@ func concurrency(ctx context.Context, w *workshop, o options, stdout, stderr io.
 	}
 	text := w.machine(o) + "\n"
 	for _, c := range columns {
-		if _, ok := c.target.(*library); !ok {
-			continue
-		}
 		text += clientTables(c, o, samples)
 	}
 	_, err = io.WriteString(stdout, text)
 	return err
 }
 
-// clients makes a store with two drives, and measures.
-func (w *workshop) clients(ctx context.Context, l *library, c column, run int, o options, progress progress) (samples []clientSample, err error) {
-	store, err := l.open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var mounts []*mount
-	defer func() {
-		for _, m := range mounts {
-			err = errors.Join(err, m.close())
-		}
-		if err == nil {
-			err = l.clear(ctx)
-		}
-	}()
-	for _, user := range []string{"alice", "bob"} {
-		m, err := store.drive(ctx, user, l.options...)
+// A clientPlace is where clients have their folders.
+type clientPlace interface {
+	target
+	path() string // of the folder that fresh has made
+}
+
+// clients makes a store with two drives, if the target is one, and measures.
+func (w *workshop) clients(ctx context.Context, c column, run int, o options, progress progress) (samples []clientSample, err error) {
+	var places []clientPlace
+	switch t := c.target.(type) {
+	case clientPlace:
+		places = append(places, t)
+	case *library:
+		store, err := t.open(ctx)
 		if err != nil {
 			return nil, err
 		}
-		mounts = append(mounts, m)
+		defer func() {
+			for _, p := range places {
+				err = errors.Join(err, p.close())
+			}
+			if err == nil {
+				err = t.clear(ctx)
+			}
+		}()
+		for _, user := range []string{"alice", "bob"} {
+			m, err := store.drive(ctx, user, t.options...)
+			if err != nil {
+				return nil, err
+			}
+			places = append(places, m)
+		}
 	}
 	d := newData(o.seed+uint64(run), o.scale)
-	measure := func(mounts []*mount, number, clients int) error {
-		got, err := w.measureClients(ctx, mounts, number, clients, d, o, func(s clientSample) {
+	measure := func(places []clientPlace, number, clients int) error {
+		got, err := w.measureClients(ctx, places, number, clients, d, o, func(s clientSample) {
 			progress.say("run %d  %-28s %-30s %2d clients on %d: %10s %s", run+1, c.heading, s.Step, s.Clients, s.Mounts, figure(s.rate()), s.Unit)
 		})
 		for i := range got {
@@ -189,22 +208,25 @@ func (w *workshop) clients(ctx context.Context, l *library, c column, run int, o
 		return err
 	}
 	for i, n := range clientCounts {
-		if err := measure(mounts[:1], i, n); err != nil {
+		if err := measure(places[:1], run*(len(clientCounts)+1)+i, n); err != nil {
 			return samples, err
 		}
 	}
-	return samples, measure(mounts, len(clientCounts), shared)
+	if len(places) == 1 {
+		return samples, nil
+	}
+	return samples, measure(places, run*(len(clientCounts)+1)+len(clientCounts), shared)
 }
 
 // measureClients does all steps with so many clients, who are shared out among the mounts.
-func (w *workshop) measureClients(ctx context.Context, mounts []*mount, number, clients int, d *data, o options, report func(clientSample)) (samples []clientSample, err error) {
+func (w *workshop) measureClients(ctx context.Context, places []clientPlace, number, clients int, d *data, o options, report func(clientSample)) (samples []clientSample, err error) {
 	var folders []string
-	for i, m := range mounts {
-		if err := m.fresh(ctx, number); err != nil {
+	for i, p := range places {
+		if err := p.fresh(ctx, number); err != nil {
 			return nil, err
 		}
-		for c := range clients / len(mounts) {
-			folder := filepath.Join(m.dir, strconv.Itoa(i)+fileName("client", c))
+		for c := range clients / len(places) {
+			folder := filepath.Join(p.path(), strconv.Itoa(i)+fileName("client", c))
 			if err := os.Mkdir(folder, 0o755); err != nil {
 				return nil, err
 			}
@@ -216,26 +238,26 @@ func (w *workshop) measureClients(ctx context.Context, mounts []*mount, number, 
 		if err := w.settle(ctx); err != nil {
 			return samples, err
 		}
-		for _, m := range mounts {
+		for _, p := range places {
 			if !s.cold {
 				continue
 			}
-			if err := m.forget(ctx); err != nil {
+			if err := p.forget(ctx); err != nil {
 				return samples, err
 			}
 		}
-		got, err := atTheSameTime(ctx, s, folders, max(1, scaled(s.total, o.scale)/clients), d)
+		got, err := atTheSameTime(ctx, s, folders, s.times(clients, o.scale), d)
 		if err != nil {
 			return samples, fmt.Errorf("%s, %d clients: %w", s.name, clients, err)
 		}
-		got.Mounts = len(mounts)
+		got.Mounts = len(places)
 		if o.steps.MatchString(s.name) {
 			report(got)
 			samples = append(samples, got)
 		}
 	}
-	for _, m := range mounts {
-		if err := m.clear(ctx); err != nil {
+	for _, p := range places {
+		if err := p.clear(ctx); err != nil {
 			return samples, err
 		}
 	}
@@ -323,6 +345,10 @@ func clientTables(c column, o options, samples []clientSample) string {
 			best = max(best, r)
 		}
 		two := find(s.name, shared, 2)
+		if len(two) == 0 {
+			rates, latencies = append(rates, append(rateRow, "–", "–")), append(latencies, append(timesRow, "–"))
+			continue
+		}
 		rates = append(rates, append(rateRow, figure(rate(two)), figure(over(two, (*clientSample).evenness))))
 		latencies = append(latencies, append(timesRow, times(two)))
 	}

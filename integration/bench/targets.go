@@ -37,6 +37,8 @@ type folder struct {
 	coldCommand string
 }
 
+func (f *folder) path() string { return f.dir }
+
 func (f *folder) fresh(_ context.Context, run int) (err error) {
 	f.dir = filepath.Join(f.root, fmt.Sprintf("mediafs-bench-%d-%d", os.Getpid(), run))
 	return os.Mkdir(f.dir, 0o755)
