@@ -29,8 +29,7 @@ const starved = 10
 type clientStep struct {
 	name  string
 	unit  string
-	each  int // operations of a client, so many that its p99 is of several; or
-	total int // of all clients together
+	total int // operations of all clients together: as much is done by few as by many
 	cold  bool
 	big   bool // an operation is as many units as the big file has megabytes, else one
 	do    func(ctx context.Context, folder string, i int, d *data) error
@@ -38,33 +37,25 @@ type clientStep struct {
 
 // clientSteps are done in this order: each finds the files that one before it has made.
 var clientSteps = []clientStep{
-	{name: "create, write and close 4 KB", unit: "files/s", each: 1000, do: func(ctx context.Context, folder string, i int, d *data) error {
+	{name: "create, write and close 4 KB", unit: "files/s", total: 8000, do: func(ctx context.Context, folder string, i int, d *data) error {
 		return copyIn(ctx, filepath.Join(folder, fileName(filePrefix, i)), d.small[i%len(d.small)], false)
 	}},
 	{name: "write 16 MB", unit: "MB/s", total: 32, big: true, do: func(ctx context.Context, folder string, i int, d *data) error {
 		return copyIn(ctx, filepath.Join(folder, fileName("big", i)), d.big, false)
 	}},
-	{name: "read 4 KB files, cold", unit: "files/s", each: 1000, cold: true, do: func(ctx context.Context, folder string, i int, d *data) error {
+	{name: "read 4 KB files, cold", unit: "files/s", total: 8000, cold: true, do: func(ctx context.Context, folder string, i int, d *data) error {
 		return readBack(ctx, filepath.Join(folder, fileName(filePrefix, i)), d.small[i%len(d.small)], make([]byte, 2*blockSize))
 	}},
-	{name: "stat, cold", unit: "ops/s", each: 1000, cold: true, do: func(_ context.Context, folder string, i int, _ *data) error {
+	{name: "stat, cold", unit: "ops/s", total: 8000, cold: true, do: func(_ context.Context, folder string, i int, _ *data) error {
 		_, err := os.Stat(filepath.Join(folder, fileName(filePrefix, i)))
 		return err
 	}},
-	{name: "rename", unit: "ops/s", each: 1000, do: func(_ context.Context, folder string, i int, _ *data) error {
+	{name: "rename", unit: "ops/s", total: 8000, do: func(_ context.Context, folder string, i int, _ *data) error {
 		return os.Rename(filepath.Join(folder, fileName(filePrefix, i)), filepath.Join(folder, fileName(newPrefix, i)))
 	}},
-	{name: "unlink", unit: "ops/s", each: 1000, do: func(_ context.Context, folder string, i int, _ *data) error {
+	{name: "unlink", unit: "ops/s", total: 8000, do: func(_ context.Context, folder string, i int, _ *data) error {
 		return os.Remove(filepath.Join(folder, fileName(newPrefix, i)))
 	}},
-}
-
-// times is how often each of so many clients does the step.
-func (s *clientStep) times(clients int, scale float64) int {
-	if s.total > 0 {
-		return max(1, scaled(s.total, scale)/clients)
-	}
-	return scaled(s.each, scale)
 }
 
 // A clientSample is one step of several clients, done once.
@@ -246,7 +237,7 @@ func (w *workshop) measureClients(ctx context.Context, places []clientPlace, num
 				return samples, err
 			}
 		}
-		got, err := atTheSameTime(ctx, s, folders, s.times(clients, o.scale), d)
+		got, err := atTheSameTime(ctx, s, folders, max(1, scaled(s.total, o.scale)/clients), d)
 		if err != nil {
 			return samples, fmt.Errorf("%s, %d clients: %w", s.name, clients, err)
 		}
