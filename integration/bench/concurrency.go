@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -19,13 +18,16 @@ var clientCounts = []int{1, 2, 4, 8, 16}
 // shared is how many clients there are on one mount, and then on two together.
 const shared = 8
 
+// clientFolders are shared out evenly among the clients, so that folders are as large for few as for many.
+const clientFolders = 16
+
 // slower is how much of the best rate of fewer clients more of them have to reach; what is missing to 1 is noise.
 const slower = 0.9
 
 // starved is how many times the median the p99 of a client may be.
 const starved = 10
 
-// A clientStep is what several clients do at the same time, each with files and a folder of its own.
+// A clientStep is what several clients do at the same time, each in folders of its own.
 type clientStep struct {
 	name  string
 	unit  string
@@ -211,17 +213,18 @@ func (w *workshop) clients(ctx context.Context, c column, run int, o options, pr
 
 // measureClients does all steps with so many clients, who are shared out among the mounts.
 func (w *workshop) measureClients(ctx context.Context, places []clientPlace, number, clients int, d *data, o options, report func(clientSample)) (samples []clientSample, err error) {
-	var folders []string
+	folders := make([][]string, clients) // of each client
 	for i, p := range places {
 		if err := p.fresh(ctx, number); err != nil {
 			return nil, err
 		}
-		for c := range clients / len(places) {
-			folder := filepath.Join(p.path(), strconv.Itoa(i)+fileName("client", c))
+		of := folders[i*clients/len(places) : (i+1)*clients/len(places)]
+		for n := range clientFolders / len(places) {
+			folder := filepath.Join(p.path(), fileName("folder", n))
 			if err := os.Mkdir(folder, 0o755); err != nil {
 				return nil, err
 			}
-			folders = append(folders, folder)
+			of[n%len(of)] = append(of[n%len(of)], folder)
 		}
 	}
 	for i := range clientSteps {
@@ -237,7 +240,7 @@ func (w *workshop) measureClients(ctx context.Context, places []clientPlace, num
 				return samples, err
 			}
 		}
-		got, err := atTheSameTime(ctx, s, folders, max(1, scaled(s.total, o.scale)/clients), d)
+		got, err := atTheSameTime(ctx, s, folders, max(1, scaled(s.total, o.scale)/clientFolders), d)
 		if err != nil {
 			return samples, fmt.Errorf("%s, %d clients: %w", s.name, clients, err)
 		}
@@ -255,28 +258,33 @@ func (w *workshop) measureClients(ctx context.Context, places []clientPlace, num
 	return samples, nil
 }
 
-// atTheSameTime has a client in each folder do the step so many times, all from the same moment on.
-func atTheSameTime(ctx context.Context, s *clientStep, folders []string, times int, d *data) (clientSample, error) {
-	got := clientSample{Step: s.name, Clients: len(folders), Unit: s.unit, Amount: float64(times * len(folders)), Each: make([][]float64, len(folders))}
+// atTheSameTime has each client do the step so many times in each of its folders, all from the same moment on.
+func atTheSameTime(ctx context.Context, s *clientStep, folders [][]string, times int, d *data) (clientSample, error) {
+	got := clientSample{Step: s.name, Clients: len(folders), Unit: s.unit, Amount: float64(times * clientFolders), Each: make([][]float64, len(folders))}
 	if s.big {
 		got.Amount *= float64(len(d.big)) / megabyte
 	}
 	errs := make([]error, len(folders))
 	begin := make(chan struct{})
 	var clients sync.WaitGroup
-	for c, folder := range folders {
+	for c := range folders {
 		clients.Go(func() {
 			<-begin
-			for i := range times {
-				if errs[c] = context.Cause(ctx); errs[c] != nil {
-					return
+			errs[c] = func() error {
+				for _, folder := range folders[c] {
+					for i := range times {
+						if ctx.Err() != nil {
+							return context.Cause(ctx)
+						}
+						before := time.Now()
+						if err := s.do(ctx, folder, i, d); err != nil {
+							return err
+						}
+						got.Each[c] = append(got.Each[c], time.Since(before).Seconds())
+					}
 				}
-				before := time.Now()
-				if errs[c] = s.do(ctx, folder, i, d); errs[c] != nil {
-					return
-				}
-				got.Each[c] = append(got.Each[c], time.Since(before).Seconds())
-			}
+				return nil
+			}()
 		})
 	}
 	start := time.Now()
