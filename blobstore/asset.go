@@ -83,6 +83,27 @@ type AssetPage struct {
 	Next   string // AssetQuery.After of the page that follows; "" if this is the last. What it says inside is the store's
 }
 
+// A Folder is a folder of a drive, as it is listed beside the assets in the same folder.
+type Folder struct {
+	Drive   DriveName
+	Path    string    // from the drive's root, without a slash before it; bytes, as names are
+	Changed time.Time // mtime
+}
+
+// A FolderQuery says which folders are asked for.
+type FolderQuery struct {
+	Drives []DriveName // of these drives; nil: of all that the session may see
+	Folder string      // those in this folder, by its path, not beneath them; "": in the root
+	After  string      // FolderPage.Next of the page before; "": from the start
+	Limit  int         // how many a page has at most; 0: 1,000
+}
+
+// A FolderPage is part of a list of folders.
+type FolderPage struct {
+	Folders []Folder
+	Next    string // FolderQuery.After of the page that follows; "" if this is the last. What it says inside is the store's
+}
+
 // MaxJobLen is the longest job id in bytes.
 const MaxJobLen = 255
 
@@ -121,6 +142,11 @@ type Assets interface {
 	// those of all, a guest those of the public one. A drive that is not there, or not theirs, has no assets. ErrInvalid for a pattern or
 	// a cursor that is none.
 	FindAssets(ctx context.Context, session auth.Session, query AssetQuery) (AssetPage, error)
+
+	// FindFolders gives one page of the folders in a folder, by drive and name, of the drives that FindAssets looks at. If none of these has the folder:
+	// ErrNotDir where one has something else of that path, ErrNotExist otherwise; the root of a drive that is not there is empty. ErrInvalid for a cursor that
+	// is none.
+	FindFolders(ctx context.Context, session auth.Session, query FolderQuery) (FolderPage, error)
 }
 
 // Quotas limits what drives hold.

@@ -63,6 +63,75 @@ func (s *Store) FindAssets(ctx context.Context, session auth.Session, query blob
 	return page, nil
 }
 
+// FindFolders implements blobstore.Assets. A cursor is the position of the folder before it.
+func (s *Store) FindFolders(ctx context.Context, session auth.Session, query blobstore.FolderQuery) (page blobstore.FolderPage, err error) {
+	if err := check(ctx, session); err != nil {
+		return page, fmt.Errorf("find folders: %w", err)
+	}
+	after, err := hex.DecodeString(query.After)
+	if err != nil {
+		return page, fmt.Errorf("find folders after %q: %w", query.After, blobstore.ErrInvalid)
+	}
+	in := strings.Trim(query.Folder, "/")
+	there, other := in == "", false
+	var all []blobstore.Folder
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.drives {
+		if !mayFind(session, d.name) || query.Drives != nil && !slices.Contains(query.Drives, d.name) {
+			continue
+		}
+		folders, n := d.folders(in)
+		there, other = there || n != nil && n.attr.IsDir(), other || n != nil && !n.attr.IsDir()
+		all = append(all, folders...)
+	}
+	switch {
+	case there:
+	case other:
+		return page, fmt.Errorf("find folders in %q: %w", in, blobstore.ErrNotDir)
+	default:
+		return page, fmt.Errorf("find folders in %q: %w", in, blobstore.ErrNotExist)
+	}
+	position := func(f blobstore.Folder) string { return string(f.Drive) + "\x00" + f.Path }
+	all = slices.DeleteFunc(all, func(f blobstore.Folder) bool { return position(f) <= string(after) })
+	slices.SortFunc(all, func(a, b blobstore.Folder) int { return cmp.Compare(position(a), position(b)) })
+	limit := query.Limit
+	if limit <= 0 {
+		limit = defaultLimit
+	}
+	page.Folders = all[:min(limit, len(all))]
+	if len(all) > limit {
+		page.Next = hex.EncodeToString([]byte(position(page.Folders[limit-1])))
+	}
+	return page, nil
+}
+
+// folders are those in the folder at a path, and what is there; nil: nothing.
+func (d *drive) folders(in string) (found []blobstore.Folder, at *node) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at = d.nodes[blobstore.RootIno]
+	for name := range strings.FieldsFuncSeq(in, func(r rune) bool { return r == '/' }) {
+		if !at.attr.IsDir() {
+			return nil, nil
+		}
+		entry, ok := at.folder.names[name]
+		if !ok {
+			return nil, nil
+		}
+		at = entry.node
+	}
+	if !at.attr.IsDir() {
+		return nil, at
+	}
+	for name, entry := range at.folder.names {
+		if entry.node.attr.IsDir() {
+			found = append(found, blobstore.Folder{Drive: d.name, Path: path.Join(in, name), Changed: time.Unix(0, entry.node.attr.MtimeNs)})
+		}
+	}
+	return found, at
+}
+
 func mayFind(session auth.Session, drive blobstore.DriveName) bool {
 	switch session.Role {
 	case auth.RoleAdmin:

@@ -92,27 +92,13 @@ type foundAsset struct {
 
 // askAssets is one round trip. It may give assets whose names do not match.
 func (s *Store) askAssets(ctx context.Context, session auth.Session, query *blobstore.AssetQuery, after assetCursor, limit int) ([]foundAsset, error) {
-	var drives, types []string
-	if query.Drives != nil {
-		drives = []string{}
-	}
-	for _, drive := range query.Drives {
-		if isText(string(drive)) {
-			drives = append(drives, string(drive))
-		}
-	}
+	var types []string
 	if query.Types != nil {
 		types = []string{}
 	}
 	for _, t := range query.Types {
 		if isText(t) {
 			types = append(types, t)
-		}
-	}
-	folder := [][]byte{}
-	if trimmed := strings.Trim(query.Folder, "/"); trimmed != "" {
-		for _, name := range strings.Split(trimmed, "/") {
-			folder = append(folder, []byte(name))
 		}
 	}
 	var regex, job *string
@@ -141,12 +127,37 @@ func (s *Store) askAssets(ctx context.Context, session auth.Session, query *blob
 			o_taken, o_count, o_at
 		from mediafs.find_assets($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 		order by case when $12 then 0 else -o_created end, o_drive collate "C", case when $12 then 0 else -o_ino end, o_folder, o_name limit $18`,
-		credential(session), drives, folder, query.Shallow, regex, types, job, since, until, query.MinSize, largest, byPath,
+		credential(session), driveTexts(query.Drives), namesOf(query.Folder), query.Shallow, regex, types, job, since, until, query.MinSize, largest, byPath,
 		after.Drive, after.Ns, after.Ino, after.Folder, after.Name, int32(min(limit, math.MaxInt32)))
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, scanAsset)
+}
+
+// driveTexts are the names of drives that the database can have; nil stays nil, which is all.
+func driveTexts(drives []blobstore.DriveName) []string {
+	if drives == nil {
+		return nil
+	}
+	texts := []string{}
+	for _, drive := range drives {
+		if isText(string(drive)) {
+			texts = append(texts, string(drive))
+		}
+	}
+	return texts
+}
+
+// namesOf are the names of a path, apart.
+func namesOf(path string) [][]byte {
+	names := [][]byte{}
+	if trimmed := strings.Trim(path, "/"); trimmed != "" {
+		for name := range strings.SplitSeq(trimmed, "/") {
+			names = append(names, []byte(name))
+		}
+	}
+	return names
 }
 
 // isText says whether the database can have a text.
@@ -184,6 +195,60 @@ func scanAsset(r pgx.CollectableRow) (f foundAsset, err error) {
 		a.AccessCount, a.LastAccessed = *count, time.Unix(0, *at)
 	}
 	return f, nil
+}
+
+// folderCursor is the folder after which a list of folders goes on.
+type folderCursor struct {
+	Drive string
+	Name  []byte
+}
+
+// FindFolders is one round trip (mediafs.find_folders).
+func (s *Store) FindFolders(ctx context.Context, session auth.Session, query blobstore.FolderQuery) (page blobstore.FolderPage, err error) {
+	const op = "find folders"
+	if err := check(session); err != nil {
+		return page, err
+	}
+	after := folderCursor{Name: []byte{}}
+	if query.After != "" {
+		text, err := base64.RawURLEncoding.DecodeString(query.After)
+		if err == nil {
+			err = json.Unmarshal(text, &after)
+		}
+		if err != nil || !isText(after.Drive) {
+			return page, fmt.Errorf("pgstore: %s: no page begins after %q: %w", op, query.After, blobstore.ErrInvalid)
+		}
+	}
+	limit := query.Limit
+	if limit <= 0 {
+		limit = pageAssets
+	}
+	rows, err := s.pool.Query(ctx, `select o_drive, o_name, o_mtime from mediafs.find_folders($1, $2, $3, $4, $5, $6) order by o_drive collate "C", o_name`,
+		credential(session), driveTexts(query.Drives), namesOf(query.Folder), after.Drive, after.Name, int32(min(limit, math.MaxInt32-1)+1))
+	if err != nil {
+		return page, translate(ctx, op, err)
+	}
+	in := strings.Trim(query.Folder, "/")
+	page.Folders, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (f blobstore.Folder, err error) {
+		var name []byte
+		var mtime int64
+		err = r.Scan(&f.Drive, &name, &mtime)
+		f.Path, f.Changed = path.Join(in, string(name)), time.Unix(0, mtime)
+		return f, err
+	})
+	if err != nil {
+		return blobstore.FolderPage{}, translate(ctx, op, err)
+	}
+	if len(page.Folders) > limit {
+		page.Folders = page.Folders[:limit]
+		last := page.Folders[limit-1]
+		text, err := json.Marshal(folderCursor{string(last.Drive), []byte(path.Base(last.Path))})
+		if err != nil {
+			return blobstore.FolderPage{}, err
+		}
+		page.Next = base64.RawURLEncoding.EncodeToString(text)
+	}
+	return page, nil
 }
 
 // matches says whether a name fits a pattern of path.Match, without regard to case.

@@ -265,6 +265,9 @@ func TestOnlyAnAdminSearchesAllDrives(t *testing.T) {
 			}
 		}
 	}
+	if page, err := l.store.FindFolders(t.Context(), l.ada, blobstore.FolderQuery{}); len(page.Folders) > 0 || err != nil {
+		t.Errorf("with a session that says it is an admin's: got the folders %v, %v", page.Folders, err)
+	}
 	if page, err := l.store.FindAssets(t.Context(), l.ada, blobstore.AssetQuery{Order: blobstore.ByCreation}); len(page.Assets) > 0 || err != nil {
 		t.Errorf("with a session that says it is an admin's: got %d, %v", len(page.Assets), err)
 	}
@@ -274,7 +277,14 @@ func TestOnlyAnAdminSearchesAllDrives(t *testing.T) {
 	if err != nil || len(page.Assets) != 50 || slices.ContainsFunc(page.Assets, func(a blobstore.Asset) bool { return a.Drive != "bob" }) {
 		t.Errorf("bob's session that says it is an admin's: got %d, %v", len(page.Assets), err)
 	}
+	folders, err := l.store.FindFolders(t.Context(), forged, blobstore.FolderQuery{})
+	if err != nil || len(folders.Folders) != 3 || slices.ContainsFunc(folders.Folders, func(f blobstore.Folder) bool { return f.Drive != "bob" }) {
+		t.Errorf("bob's session that says it is an admin's: got the folders %v, %v", folders.Folders, err)
+	}
 	forged.Token = auth.NewToken()
+	if page, err := l.store.FindFolders(t.Context(), forged, blobstore.FolderQuery{}); len(page.Folders) > 0 || !errors.Is(err, auth.ErrInvalid) {
+		t.Errorf("a made-up token: got the folders %v, %v", page.Folders, err)
+	}
 	if page, err := l.store.FindAssets(t.Context(), forged, blobstore.AssetQuery{Order: blobstore.ByCreation}); len(page.Assets) > 0 || !errors.Is(err, auth.ErrInvalid) {
 		t.Errorf("a made-up token: got %d, %v", len(page.Assets), err)
 	}

@@ -439,6 +439,83 @@ var assetTests = []test{
 			}
 		}
 	}},
+	{"folders are listed by name, page by page, and those of one's own drive alone", func(w *world) {
+		bob := w.on(w.openDrive("bob"))
+		albums := w.mkdir(root, "albums")
+		bob.mkdir(bob.mkdir(root, "albums"), "bob's")
+		var want []string
+		for _, name := range []string{"2024", "2025", "b", "not UTF-8 \xff", "über"} {
+			ino := w.mkdir(albums, name)
+			w.mkdir(ino, "deeper")
+			w.setMtime(ino, longAgo)
+			want = append(want, "albums/"+name)
+		}
+		slices.Sort(want)
+		w.mkfile(albums, "photo", "no folder")
+		w.symlink(albums, "link", "2024")
+		for limit := range 7 {
+			var got []string
+			for _, f := range w.foldersAs(w.Session("alice"), blobstore.FolderQuery{Folder: "/albums/", Limit: limit}) {
+				got = append(got, f.Path)
+				if f.Drive != "alice" || f.Changed.UnixNano() != longAgo {
+					w.Errorf("got %+v", f)
+				}
+			}
+			if !slices.Equal(got, want) {
+				w.Errorf("in pages of %d: got %q, want %q", limit, got, want)
+			}
+		}
+		for what, c := range map[string]struct {
+			session auth.Session
+			query   blobstore.FolderQuery
+			want    []string
+		}{
+			"the root":            {w.Session("alice"), blobstore.FolderQuery{}, []string{"alice:albums"}},
+			"what holds none":     {w.Session("alice"), blobstore.FolderQuery{Folder: "albums/2024/deeper"}, nil},
+			"an admin's":          {w.Admin(), blobstore.FolderQuery{Folder: "albums", Limit: 3}, append(prefixed("alice:", want), "bob:albums/bob's")},
+			"an admin's of bob":   {w.Admin(), blobstore.FolderQuery{Folder: "albums", Drives: []blobstore.DriveName{"bob"}}, []string{"bob:albums/bob's"}},
+			"another's":           {w.Session("alice"), blobstore.FolderQuery{Drives: []blobstore.DriveName{"bob"}}, nil},
+			"a guest's":           {auth.Guest(), blobstore.FolderQuery{}, nil},
+			"one without a drive": {w.Session("carl"), blobstore.FolderQuery{}, nil},
+		} {
+			var got []string
+			for _, f := range w.foldersAs(c.session, c.query) {
+				got = append(got, string(f.Drive)+":"+f.Path)
+			}
+			if !slices.Equal(got, c.want) {
+				w.Errorf("%s: got %q, want %q", what, got, c.want)
+			}
+		}
+		for what, c := range map[string]struct {
+			session auth.Session
+			query   blobstore.FolderQuery
+			want    error
+		}{
+			"what is not there":       {w.Session("alice"), blobstore.FolderQuery{Folder: "nothing"}, blobstore.ErrNotExist},
+			"what is another's":       {w.Session("alice"), blobstore.FolderQuery{Folder: "albums/bob's"}, blobstore.ErrNotExist},
+			"the same, by their name": {w.Session("alice"), blobstore.FolderQuery{Folder: "albums", Drives: []blobstore.DriveName{"bob"}}, blobstore.ErrNotExist},
+			"a guest":                 {auth.Guest(), blobstore.FolderQuery{Folder: "albums"}, blobstore.ErrNotExist},
+			"a file":                  {w.Session("alice"), blobstore.FolderQuery{Folder: "albums/photo"}, blobstore.ErrNotDir},
+			"a link":                  {w.Session("alice"), blobstore.FolderQuery{Folder: "albums/link"}, blobstore.ErrNotDir},
+			"the zero session":        {auth.Session{}, blobstore.FolderQuery{}, auth.ErrInvalid},
+			"a cursor that isn't":     {w.Session("alice"), blobstore.FolderQuery{After: "\x00'; drop table nodes"}, blobstore.ErrInvalid},
+		} {
+			page, err := w.assets().FindFolders(w.ctx, c.session, c.query)
+			w.gives(err, c.want, "folders of %s", what)
+			if len(page.Folders) > 0 {
+				w.Errorf("of %s: got %v", what, page.Folders)
+			}
+		}
+		page, err := w.assets().FindFolders(w.ctx, w.Session("alice"), blobstore.FolderQuery{Folder: "albums", Limit: 2})
+		w.ok(err, "the first page")
+		if page, err = w.assets().FindFolders(w.ctx, w.Session("bob"), blobstore.FolderQuery{Folder: "albums", After: page.Next}); err == nil {
+			for _, f := range page.Folders {
+				if f.Drive != "bob" {
+					w.Errorf("bob finds %s with alice's cursor", f.Path)
+				}
+			}
+		}
+	}},
 	{"nobody finds anything without a session, and what is no query is refused", func(w *world) {
 		w.mkfile(root, "photo", "alice's")
 		over := w.Session("alice")
@@ -514,6 +591,34 @@ func (w *world) page(session auth.Session, query blobstore.AssetQuery) blobstore
 		w.Errorf("got a page of %d assets, want at most %d", len(page.Assets), query.Limit)
 	}
 	return page
+}
+
+// prefixed are strings with the same in front of each.
+func prefixed(prefix string, all []string) (with []string) {
+	for _, s := range all {
+		with = append(with, prefix+s)
+	}
+	return with
+}
+
+// foldersAs lists all folders, page by page.
+func (w *world) foldersAs(session auth.Session, query blobstore.FolderQuery) (all []blobstore.Folder) {
+	w.Helper()
+	for {
+		page, err := w.assets().FindFolders(w.ctx, session, query)
+		w.ok(err, "folders by %+v", query)
+		if query.Limit > 0 && len(page.Folders) > query.Limit {
+			w.Errorf("got a page of %d folders, want at most %d", len(page.Folders), query.Limit)
+		}
+		all = append(all, page.Folders...)
+		if page.Next == "" {
+			return all
+		}
+		if len(page.Folders) == 0 || page.Next == query.After {
+			w.Fatalf("the page after %q has %d folders, and %q comes after it", query.After, len(page.Folders), page.Next)
+		}
+		query.After = page.Next
+	}
 }
 
 // findAs finds all assets, page by page. No page but the only one is empty.

@@ -23,10 +23,10 @@ import (
 func lsCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "ls",
-		Usage:     "list the files in a folder of a drive, without a mount",
+		Usage:     "list what is in a folder of a drive, without a mount",
 		UsageText: "mediafs ls --store STORE [--token-file FILE | --guest] [--auth URL] [--drive NAME] [--limit N] [--json] [FOLDER]",
-		Description: "Lists the files that are in FOLDER itself, or in the drive's root, with size, type and when they were made. For those in its\n" +
-			"folders too, see `mediafs find`. " + whoSees + "\n\n" +
+		Description: "Lists the folders and then the files that are in FOLDER itself, or in the drive's root, files with size, type and when they were made. For those\n" +
+			"in its folders too, see `mediafs find`. " + whoSees + "\n\n" +
 			"Examples:\n\n" +
 			"  mediafs ls --store /srv/media --token-file anna.token Pictures/2026\n" +
 			"  mediafs ls --store /srv/media --token-file ada.token --drive anna --json | jq .path",
@@ -71,7 +71,7 @@ func assetFlags() []cli.Flag {
 		&cli.StringFlag{Name: "auth", Usage: "`URL` of the application to ask whose session it is, for a store of folders (or MEDIAFS_AUTH)"},
 		&cli.BoolFlag{Name: "guest", Usage: "without a token: the public drive"},
 		&cli.StringFlag{Name: "drive", Usage: "only the drive `NAME`, which is the user id of its owner, or public; for admins"},
-		&cli.IntFlag{Name: "limit", Usage: "at most `N` files"},
+		&cli.IntFlag{Name: "limit", Usage: "at most `N` of them"},
 		&cli.BoolFlag{Name: "json", Usage: "print an object a line"},
 	}
 }
@@ -117,11 +117,24 @@ func listAssets(c *cli.Context, shallow bool) error {
 	if c.Bool("json") {
 		show = newAssetLines(c.App.Writer)
 	}
-	err = eachPage(c.Context, assets, session, query, c.Int("limit"), show.page)
+	limit := c.Int("limit")
+	if shallow {
+		limit, err = eachFolderPage(c.Context, assets, session, query, limit, show.folders)
+	}
+	if err == nil && (limit > 0 || !c.IsSet("limit")) {
+		err = eachPage(c.Context, assets, session, query, limit, show.page)
+	}
+	if err == nil && show.empty() && query.Folder != "" { // is it there at all?
+		_, err = assets.FindFolders(c.Context, session, blobstore.FolderQuery{Drives: query.Drives, Folder: query.Folder, Limit: 1})
+	}
 	var printing *printError
 	switch {
 	case errors.As(err, &printing):
 		err = &failure{code: exitFailed, what: "print the list", why: printing.error}
+	case errors.Is(err, blobstore.ErrNotExist):
+		err = &failure{code: exitFailed, what: shownPath(query.Folder), why: errors.New("there is no such folder on the drive"), way: "see `mediafs ls` for those that there are"}
+	case errors.Is(err, blobstore.ErrNotDir):
+		err = &failure{code: exitFailed, what: shownPath(query.Folder), why: errors.New("is not a folder"), way: "name the folder that it is in"}
 	case err != nil:
 		err = address.failedFor("list files", err)
 	default:
@@ -153,6 +166,28 @@ func eachPage(ctx context.Context, assets blobstore.Assets, session auth.Session
 			return nil
 		}
 		query.After, size = page.Next, assetPage
+	}
+}
+
+// eachFolderPage calls take with one page after the other of the folders in the folder that is asked for, at most limit folders (0: all), and returns what is left
+// of limit.
+func eachFolderPage(ctx context.Context, assets blobstore.Assets, session auth.Session, query blobstore.AssetQuery, limit int, take func([]blobstore.Folder) error) (left int, err error) {
+	folders := blobstore.FolderQuery{Drives: query.Drives, Folder: query.Folder, Limit: assetPage}
+	for left = limit; ; {
+		if limit > 0 {
+			folders.Limit = min(left, assetPage)
+		}
+		page, err := assets.FindFolders(ctx, session, folders)
+		if err != nil {
+			return left, err
+		}
+		if err := take(page.Folders); err != nil {
+			return left, &printError{err}
+		}
+		left -= len(page.Folders)
+		if folders.After = page.Next; page.Next == "" || limit > 0 && left <= 0 {
+			return left, nil
+		}
 	}
 }
 
@@ -233,17 +268,49 @@ func assetQuery(c *cli.Context, now time.Time) (q blobstore.AssetQuery, err erro
 	return q, nil
 }
 
-// An assetPrinter shows assets, page by page.
+// An assetPrinter shows folders and assets, page by page.
 type assetPrinter struct {
-	page func([]blobstore.Asset) error
-	end  func() error
+	folders func([]blobstore.Folder) error
+	page    func([]blobstore.Asset) error
+	empty   func() bool // nothing was shown
+	end     func() error
 }
 
-// newAssetTable prints a table. Columns are as wide as those of their page need, and what has no bound in length is the last. The files of one
-// folder are shown by their names alone.
+// newAssetTable prints a table. Columns are as wide as those of their page need, of which the last folders are part, and what has no bound in length is the last.
+// What is in one folder is shown by its name alone.
 func newAssetTable(w io.Writer, drives, oneFolder bool) assetPrinter {
 	empty := true
+	var last [][]string // folders that are not shown yet
+	show := func(rows [][]string) error {
+		rows = append(last, rows...)
+		last = nil
+		if empty && len(rows) > 0 {
+			header := []string{"SIZE", "TYPE", "CREATED", "PATH"}
+			if oneFolder {
+				header[3] = "NAME"
+			}
+			if drives {
+				header = append([]string{"DRIVE"}, header...)
+			}
+			rows = append([][]string{header}, rows...)
+			empty = false
+		}
+		return printTable(w, rows)
+	}
 	return assetPrinter{
+		folders: func(folders []blobstore.Folder) error {
+			var rows [][]string
+			for _, f := range folders {
+				row := []string{"-", "folder", "-", shownPath(path.Base(f.Path)) + "/"}
+				if drives {
+					row = append([]string{string(f.Drive)}, row...)
+				}
+				rows = append(rows, row)
+			}
+			err := show(nil)
+			last = rows
+			return err
+		},
 		page: func(assets []blobstore.Asset) error {
 			var rows [][]string
 			for i := range assets {
@@ -264,24 +331,18 @@ func newAssetTable(w io.Writer, drives, oneFolder bool) assetPrinter {
 				}
 				rows = append(rows, row)
 			}
-			if empty && len(rows) > 0 {
-				header := []string{"SIZE", "TYPE", "CREATED", "PATH"}
-				if oneFolder {
-					header[3] = "NAME"
-				}
-				if drives {
-					header = append([]string{"DRIVE"}, header...)
-				}
-				rows = append([][]string{header}, rows...)
-				empty = false
-			}
-			return printTable(w, rows)
+			return show(rows)
 		},
+		empty: func() bool { return empty && len(last) == 0 },
 		end: func() error {
-			if !empty {
-				return nil
+			if err := show(nil); err != nil || !empty {
+				return err
 			}
-			_, err := fmt.Fprintln(w, "there are no such files")
+			nothing := "there are no such files"
+			if oneFolder {
+				nothing = "there is nothing in it"
+			}
+			_, err := fmt.Fprintln(w, nothing)
 			return err
 		},
 	}
@@ -308,7 +369,16 @@ type assetJSON struct {
 	Described    bool       `json:"described"`
 }
 
+// folderJSON is a folder as --json prints it; folder_quoted is to folder what path_quoted is to path of an asset.
+type folderJSON struct {
+	Drive        string    `json:"drive"`
+	Folder       string    `json:"folder,omitempty"`
+	FolderQuoted string    `json:"folder_quoted,omitempty"`
+	Changed      time.Time `json:"changed_at"`
+}
+
 func newAssetLines(w io.Writer) assetPrinter {
+	empty := true
 	buffered := bufio.NewWriter(w)
 	encoder := json.NewEncoder(buffered)
 	encoder.SetEscapeHTML(false)
@@ -320,8 +390,22 @@ func newAssetLines(w io.Writer) assetPrinter {
 		return &t
 	}
 	return assetPrinter{
+		folders: func(folders []blobstore.Folder) error {
+			for _, f := range folders {
+				empty = false
+				line := folderJSON{Drive: string(f.Drive), Folder: f.Path, Changed: f.Changed.UTC()}
+				if !utf8.ValidString(f.Path) {
+					line.Folder, line.FolderQuoted = "", strconv.Quote(f.Path)
+				}
+				if err := encoder.Encode(&line); err != nil {
+					return err
+				}
+			}
+			return buffered.Flush()
+		},
 		page: func(assets []blobstore.Asset) error {
 			for i := range assets {
+				empty = false
 				a := &assets[i]
 				changed := a.Changed.UTC()
 				line := assetJSON{
@@ -338,6 +422,7 @@ func newAssetLines(w io.Writer) assetPrinter {
 			}
 			return buffered.Flush()
 		},
-		end: func() error { return nil },
+		empty: func() bool { return empty },
+		end:   func() error { return nil },
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -62,17 +63,20 @@ func TestFilesAreListedAndFoundWithoutAMount(t *testing.T) {
 	putFiles(t, store, "anna", map[string]string{
 		"note.txt": "hello", "2026/a.gif": gif, "2026/deep/b.GIF": gif + strings.Repeat(" ", 2000), "2026/strange\x1b[31m\n\xff.txt": "x",
 	})
+	if err := os.Mkdir(filepath.Join(store, "anna", "empty"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	putFiles(t, store, "bob", map[string]string{"secret.txt": "bob's"})
 	putFiles(t, store, "public", map[string]string{"all.txt": "everybody's"})
 	for _, test := range []struct {
 		args []string
 		want []string
 	}{
-		{[]string{"ls"}, []string{"SIZE TYPE CREATED NAME", "5 B text/plain note.txt"}},
-		{[]string{"ls", "/2026/"}, []string{"SIZE TYPE CREATED NAME", "14 B image/gif a.gif", `1 B text/plain "strange\x1b[31m\n\xff.txt"`}},
+		{[]string{"ls"}, []string{"SIZE TYPE CREATED NAME", "- folder - 2026/", "- folder - empty/", "5 B text/plain note.txt"}},
+		{[]string{"ls", "--limit", "1"}, []string{"SIZE TYPE CREATED NAME", "- folder - 2026/"}},
+		{[]string{"ls", "empty"}, []string{"there is nothing in it"}},
+		{[]string{"ls", "/2026/"}, []string{"SIZE TYPE CREATED NAME", "- folder - deep/", "14 B image/gif a.gif", `1 B text/plain "strange\x1b[31m\n\xff.txt"`}},
 		{[]string{"ls", "2026/../2026/deep"}, []string{"SIZE TYPE CREATED NAME", "2.0 KiB image/gif b.GIF"}},
-		{[]string{"ls", "nowhere"}, []string{"there are no such files"}},
-		{[]string{"ls", "../bob"}, []string{"there are no such files"}},
 		{[]string{"find", "--by-path", "--type", "image/*"}, []string{"SIZE TYPE CREATED PATH", "14 B image/gif 2026/a.gif", "2.0 KiB image/gif 2026/deep/b.GIF"}},
 		{[]string{"find", "--name", "*.gif", "2026/deep"}, []string{"SIZE TYPE CREATED PATH", "2.0 KiB image/gif 2026/deep/b.GIF"}},
 		{[]string{"find", "--min-size", "2K"}, []string{"there are no such files"}},
@@ -86,6 +90,12 @@ func TestFilesAreListedAndFoundWithoutAMount(t *testing.T) {
 			t.Errorf("%q: got\n%s\nwant\n%s", test.args, strings.Join(got, "\n"), strings.Join(test.want, "\n"))
 		}
 	}
+	for _, folder := range []string{"nowhere", "../bob"} {
+		for _, command := range []string{"ls", "find"} {
+			wantError(t, mediafs(t, command, "--store", store, "--token-file", anna, folder), exitFailed, path.Base(folder), "no such folder", "mediafs ls")
+		}
+	}
+	wantError(t, mediafs(t, "ls", "--store", store, "--token-file", anna, "note.txt"), exitFailed, "note.txt", "not a folder")
 	if got := listed(t, "find", "--store", store, "--token-file", bob); !slices.Equal(got, []string{"SIZE TYPE CREATED PATH", "5 B text/plain secret.txt"}) {
 		t.Errorf("bob finds %q", got)
 	}
@@ -130,6 +140,18 @@ func TestFilesAreListedAsJSON(t *testing.T) {
 	if picture.Path != "a.gif" || picture.Drive != "anna" || picture.Size != 14 || picture.Type != "image/gif" || picture.Width != 2 || picture.Height != 3 ||
 		len(picture.SHA256) != 64 || len(picture.ID) != 36 || picture.Taken != nil || picture.Created == nil || time.Since(*picture.Created) > time.Hour {
 		t.Errorf("got %+v", picture)
+	}
+	putFiles(t, store, "anna", map[string]string{"folder/a": "", "folder \xff/a": ""})
+	var folders []folderJSON
+	for line := range strings.Lines(mediafs(t, "ls", "--store", store, "--token-file", anna, "--json", "--limit", "2").stdout) {
+		var f folderJSON
+		if err := json.Unmarshal([]byte(line), &f); err != nil || f.Drive != "anna" || f.Changed.IsZero() {
+			t.Errorf("%q: %v", line, err)
+		}
+		folders = append(folders, f)
+	}
+	if len(folders) != 2 || folders[0].Folder != "folder" || folders[1].Folder != "" || folders[1].FolderQuoted != `"folder \xff"` {
+		t.Errorf("got the folders %+v", folders)
 	}
 	if got := mediafs(t, "find", "--store", store, "--token-file", anna, "--json", "--name", "none"); got != (outcome{}) {
 		t.Errorf("nothing, as JSON: got %+v", got)
