@@ -46,7 +46,7 @@ type Options struct {
 
 // The defaults of what Options bound.
 const (
-	DefaultConnections    = 8
+	DefaultConnections    = 6
 	DefaultPendingBytes   = 64 << 20
 	DefaultReadAheadBytes = 32 << 20
 )
