@@ -29,7 +29,7 @@ func lsCommand() *cli.Command {
 			"in its folders too, see `mediafs find`. " + whoSees + "\n\n" +
 			"Examples:\n\n" +
 			"  mediafs ls --store /srv/media --token-file anna.token Pictures/2026\n" +
-			"  mediafs ls --store /srv/media --token-file ada.token --drive anna --json | jq .path",
+			"  mediafs ls --store /srv/media --token-file ada.token --drive anna --json | jq -r '.path // .folder'",
 		Flags:  assetFlags(),
 		Action: func(c *cli.Context) error { return listAssets(c, true) },
 	}
