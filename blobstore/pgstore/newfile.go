@@ -26,6 +26,7 @@ type making struct {
 	name   string
 	ns     int64         // when it was made, which its folder's times are unless something has set them since
 	over   chan struct{} // closed when it has been made, or can't be
+	ended  bool          // it is; guarded by blob.mu
 }
 
 // makings are the files that are known here alone.
@@ -134,13 +135,14 @@ func (d *Drive) makeLater(ctx context.Context, ino, parent blobstore.Ino, name s
 	return f, nil
 }
 
-// unmake ends the making: the file has been made, or can't be.
-func (b *blob) unmake() {
+// unmake ends a making: the file has been made, or can't be.
+func (b *blob) unmake(to *making) {
 	b.mu.Lock()
-	to := b.making
+	ended := to.ended
+	to.ended = true
 	b.making = nil
 	b.mu.Unlock()
-	if to != nil {
+	if !ended {
 		b.drive.making.remove(to)
 		b.drive.quota.nodes.over.Add(1)
 		close(to.over)
@@ -233,31 +235,25 @@ func (d *Drive) settleBelow(ctx context.Context, parent blobstore.Ino, name stri
 }
 
 // wasMade finds out why a file can't be made. If its name leads to it, it was, by a transaction whose answer was lost: no error, and what it has is stored as
-// that of any file is. Otherwise the name is another's, or its folder is gone, and the file is lost.
-func (b *blob) wasMade(ctx context.Context, to *making) error {
-	d := b.drive
-	r, err := d.one(ctx, "make", reading, lookupName, d.id, int64(to.parent), []byte(to.name))
-	switch {
-	case err == nil && r.attr.Ino == b.ino:
-		b.mu.Lock()
-		b.learn(r)
-		b.mu.Unlock()
-	case err == nil || errors.Is(err, blobstore.ErrNotExist):
-		err = b.lose(ctx, errNameTaken)
-	default:
-		return err
+// that of any file is. errNameTaken: the name is another's, or its folder is gone.
+func (b *blob) wasMade(ctx context.Context, to *making) (row, error) {
+	r, err := b.drive.one(ctx, "make", reading, lookupName, b.drive.id, int64(to.parent), []byte(to.name))
+	if err == nil && r.attr.Ino != b.ino || errors.Is(err, blobstore.ErrNotExist) {
+		err = errNameTaken
 	}
-	b.unmake()
-	return err
+	if err != nil {
+		return row{}, err
+	}
+	return r, nil
 }
 
 // unroomed is what becomes of a new file that the drive has no room for, which was not to be foreseen. Without its bytes it may be made all the same: then it
 // is there, and its bytes are pending as those of any file; else it is lost.
-func (b *blob) unroomed(ctx context.Context, bytes bool, why error) error {
+func (b *blob) unroomed(ctx context.Context, to *making, bytes bool, why error) error {
 	if bytes {
 		return cmp.Or(b.store(ctx, justMade), why)
 	}
 	err := b.lose(ctx, blobstore.ErrQuota)
-	b.unmake()
+	b.unmake(to)
 	return err
 }

@@ -3,7 +3,9 @@ package pgstore_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -60,6 +62,39 @@ func TestWhatIsSetBeforeANewFileIsClosedStays(t *testing.T) {
 	got, err := w.drive.Attr(t.Context(), ino)
 	if err != nil || got.Mode != unix.S_IFREG|0o640 || got.UID != 1000 || got.GID != 77 || got.AtimeNs != 11 || got.MtimeNs != 22 || got.Size != 6 {
 		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+// What is set while the file is being made is in what is made, or comes after it.
+func TestWhatIsSetWhileANewFileIsMadeStays(t *testing.T) {
+	w := newWatched(t)
+	folder := w.folder("album")
+	for i := range 600 {
+		file, ino := w.unseen(folder, fmt.Sprint("photo", i), "pixels")
+		var all sync.WaitGroup
+		set := func(change blobstore.AttrChange) {
+			all.Go(func() {
+				if _, err := w.drive.SetAttr(t.Context(), ino, change); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Go(func() {
+			if err := file.Flush(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+		set(blobstore.AttrChange{Set: blobstore.SetGID, GID: 77})
+		set(blobstore.AttrChange{Set: blobstore.SetUID, UID: 1000})
+		set(blobstore.AttrChange{Set: blobstore.SetMode, Mode: 0o640})
+		set(blobstore.AttrChange{Set: blobstore.SetMtime, MtimeNs: 22})
+		all.Wait()
+		w.ok(file.Close())
+		var mode, uid, gid, mtime int64
+		w.ok(w.admin.QueryRow(t.Context(), "select mode, uid, gid, mtime_ns from mediafs.nodes where ino = $1", int64(ino)).Scan(&mode, &uid, &gid, &mtime))
+		if mode != unix.S_IFREG|0o640 || uid != 1000 || gid != 77 || mtime != 22 {
+			t.Fatalf("of file %d got mode %o, uid %d, gid %d, mtime %d", i, mode, uid, gid, mtime)
+		}
 	}
 }
 

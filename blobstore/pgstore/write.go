@@ -345,20 +345,30 @@ func (b *blob) store(ctx context.Context, w what) error {
 		if err == nil {
 			b.drive.isDurable(commits)
 		}
-		b.touchDown(t, r, err)
-		if err != nil && again {
+		var there row // a file that was to be made and is there
+		var why error // it is not
+		refused := t.making != nil && (errors.Is(err, blobstore.ErrExist) || errors.Is(err, blobstore.ErrNotExist))
+		if refused {
+			there, why = b.wasMade(ctx, t.making)
+		}
+		b.touchDown(t, r, there, err)
+		if err != nil && again && !there.found {
 			continue
 		}
 		if err != nil && isFinal(err) {
 			b.drive.waiters.failAll(err)
 		}
 		switch {
-		case err == nil && t.making != nil:
-			b.unmake()
-		case t.making != nil && (errors.Is(err, blobstore.ErrExist) || errors.Is(err, blobstore.ErrNotExist)):
-			err = b.wasMade(ctx, t.making)
+		case t.making != nil && err == nil, there.found:
+			b.unmake(t.making)
+			err = nil
+		case refused && errors.Is(why, errNameTaken):
+			err = b.lose(ctx, errNameTaken)
+			b.unmake(t.making)
+		case refused:
+			err = why
 		case t.making != nil && errors.Is(err, blobstore.ErrQuota):
-			err = b.unroomed(ctx, len(t.idx) > 0, err)
+			err = b.unroomed(ctx, t.making, len(t.idx) > 0, err)
 		case errors.Is(err, blobstore.ErrStale):
 			err = b.reload(ctx)
 		}
@@ -530,11 +540,15 @@ func (d *Drive) putBatches(ctx context.Context, t transfer) (row, error) {
 	return latest, err
 }
 
-// touchDown ends a flight: what was stored is let go, what was not is dirty again, below what was written since.
-func (b *blob) touchDown(t transfer, r row, err error) {
+// touchDown ends a flight: what was stored is let go, what was not is dirty again, below what was written since. From the same moment on, a file that the
+// database has is changed there, and not here alone as one that is yet to be made: there is what it has of one that was made before.
+func (b *blob) touchDown(t transfer, r, there row, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.version++
+	if err == nil || there.found {
+		b.making = nil
+	}
 	flight := b.flight
 	b.flight = nil
 	close(b.landed)
@@ -553,6 +567,9 @@ func (b *blob) touchDown(t transfer, r row, err error) {
 			if older.complete() {
 				b.complete++
 			}
+		}
+		if there.found {
+			b.learn(there)
 		}
 		return
 	}

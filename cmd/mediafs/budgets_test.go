@@ -30,7 +30,7 @@ func optionsOf(t *testing.T, args ...string) mountOptions {
 func TestBudgetsAreThoseOfTheFlagsElseOfTheEnvironmentElseTheDefaults(t *testing.T) {
 	isolate(t)
 	database := []string{"--store", "postgres://app@localhost/media"}
-	want := budgets{Pending: 64 << 20, ReadAhead: 32 << 20, Requests: 64 << 20, Connections: 8, OpenDrives: 64}
+	want := budgets{Pending: 64 << 20, ReadAhead: 32 << 20, Requests: 64 << 20, Connections: 6, OpenDrives: 64}
 	if got := optionsOf(t, database...).Budgets; got != want {
 		t.Errorf("by default: got %+v, want %+v", got, want)
 	}
